@@ -1,0 +1,1 @@
+"""abi: the library a program imports."""

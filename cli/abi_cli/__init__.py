@@ -1,0 +1,1 @@
+"""abi_cli: the abi command."""

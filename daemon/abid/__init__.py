@@ -1,0 +1,1 @@
+"""abid: the daemon, one a host."""

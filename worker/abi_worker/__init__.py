@@ -1,0 +1,1 @@
+"""abi_worker: the processes that run what users wrote."""
