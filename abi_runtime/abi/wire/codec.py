@@ -1,0 +1,55 @@
+"""Bytes of messages. Encoders and decoders are made once: building one costs more than a thousand uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from abi.errors import ProtocolError
+from abi.wire.schema import ITEMS, Failure, Item, Kind
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
+
+encode_items = _encoder.encode
+"""The payload of a frame: ``encode_items([item, …])``."""
+
+
+def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = None) -> dict[int, Any]:
+    """Decode functions by kind, for one side of one sort of connection; what is not named is refused there.
+
+    ``replace`` decodes a kind into a subclass of its item type (the daemon's own record of a task).
+    """
+    types = ITEMS | (replace or {})
+    return {int(kind): _list_decoder(types[kind]) for kind in kinds}
+
+
+@cache
+def _list_decoder(item: type[Item]) -> Any:
+    return msgspec.msgpack.Decoder(list[item]).decode  # type: ignore[valid-type]
+
+
+def decode_items(table: dict[int, Any], kind: int, payload: bytes | memoryview) -> list[Any]:
+    """The items of a frame. Raises ProtocolError for a kind that has no place here and for bytes that are not its items."""
+    decode = table.get(kind)
+    if decode is None:
+        raise ProtocolError(f"a frame of kind {kind} has no place on this connection")
+    try:
+        return decode(payload)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as error:
+        raise ProtocolError(f"a frame of kind {Kind(kind).name} does not decode: {error}") from None
+
+
+def encode_failure(failure: Failure) -> bytes:
+    return _encoder.encode(failure)
+
+
+def decode_failure(payload: bytes) -> Failure:
+    """Raises ProtocolError when ``payload`` is not a failure."""
+    try:
+        return _failure_decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"an error's description does not decode: {error}") from None
