@@ -1,0 +1,276 @@
+"""The configuration: where each value came from, and whether it makes sense.
+
+Flag > `ABI_<SECTION>_<NAME>` > drop-ins `abid.d/*.toml` beside the file, by name > file >
+default. The table of options is `abi.options`. Whatever is unknown, of the wrong type or
+out of bounds raises `ConfigError` with the key, the file and line, and the nearest right
+one: a misspelled option must never pass for a default.
+
+`python -m abi.config` prints the commented file that `configs/abid.toml` is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from abi import paths
+from abi.errors import ConfigError
+from abi.options import BY_KEY, OPTIONS, SECTIONS, Option, Value, as_toml, spelled
+from abi.toml_lines import place_of
+
+SYSTEM_FILE = "/etc/abi/abid.toml"
+_KINDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "text": "a text",
+    "table": "a table of name = number",
+}
+_RESOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value and its origin: "default", "flag", "environment ABI_…" or "FILE:LINE"."""
+
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, by key. `file` is the main file, "" if there is none."""
+
+    settings: Mapping[str, Setting]
+    file: str = ""
+
+    def integer(self, key: str) -> int:
+        """The value of an integer option. Raises KeyError and TypeError for a wrong key."""
+        value = self.settings[key].value
+        if not isinstance(value, int):
+            raise TypeError(f"{key} is no integer option")
+        return value
+
+    def number(self, key: str) -> float:
+        """The value of an integer or number option."""
+        value = self.settings[key].value
+        if not isinstance(value, int | float):
+            raise TypeError(f"{key} is no number option")
+        return float(value)
+
+    def text(self, key: str) -> str:
+        """The value of a text option."""
+        value = self.settings[key].value
+        if not isinstance(value, str):
+            raise TypeError(f"{key} is no text option")
+        return value
+
+    def table(self, key: str) -> dict[str, float]:
+        """A copy of the value of a table option."""
+        value = self.settings[key].value
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{key} is no table option")
+        return dict(value)
+
+    def shown(self) -> dict[str, dict[str, object]]:
+        """`{key: {"value", "origin"}}`, in the order of the table; fit for JSON."""
+        return {key: {"value": setting.value, "origin": setting.origin} for key, setting in self.settings.items()}
+
+    def changes(self, new: Config) -> list[str]:
+        """The keys whose value is another one in `new`, in the order of the table."""
+        return [key for key, old in self.settings.items() if old.value != new.settings[key].value]
+
+
+def load(
+    file: str | None = None,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    system: bool = False,
+) -> Config:
+    """Read and check everything. `file` must exist; the default one need not.
+
+    `flags` is by key, values as in TOML or as text. Raises `ConfigError` for the first
+    mistake, and for a file that cannot be read or is no TOML.
+    """
+    environ = os.environ if environ is None else environ
+    settings = {option.key: Setting(option.default, "default") for option in OPTIONS}
+    main = file if file is not None else default_file(environ, system=system)
+    read: list[str] = []
+    if main and (file is not None or os.path.exists(main)):
+        read.append(main)
+    for name in read + (_drop_ins(main) if main else []):
+        settings.update(_from_file(name))
+    settings.update(_from_environment(environ))
+    settings.update(_from_flags(flags or {}))
+    return Config(settings, os.path.abspath(read[0]) if read else "")
+
+
+def default_file(environ: Mapping[str, str] | None = None, *, system: bool = False) -> str:
+    """The main file where no `-c` names one; "" if there is no place for it."""
+    environ = os.environ if environ is None else environ
+    if system:
+        return SYSTEM_FILE
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):
+        home = paths.home(environ)
+        if home is None:
+            return ""
+        base = os.path.join(home, ".config")
+    return os.path.join(base, "abi", "abid.toml")
+
+
+def checked(option: Option, value: object, where: str) -> Value:
+    """`value` if it fits `option`, numbers in its type; else ConfigError that names `where`."""
+    found: Value
+    match option.kind:
+        case "integer" if isinstance(value, int) and not isinstance(value, bool):
+            found = value
+        case "number" if isinstance(value, int | float) and not isinstance(value, bool):
+            found = float(value)
+        case "text" if isinstance(value, str):
+            found = value
+        case "table" if isinstance(value, Mapping):
+            return _checked_table(option, cast(Mapping[object, object], value), where)
+        case _:
+            raise ConfigError(
+                f"{where}: {option.key} must be {_KINDS[option.kind]}, not {value!r}",
+                hint=f"the default is {spelled(option.default)}",
+            )
+    if isinstance(found, str):
+        _check_choice(option, found, where)
+    else:
+        _check_bounds(option, option.key, found, where)
+    return found
+
+
+def _checked_table(option: Option, value: Mapping[object, object], where: str) -> Value:
+    table: dict[str, float] = {}
+    for name, amount in value.items():
+        key = f"{option.key}.{name}"
+        if not isinstance(name, str) or not _RESOURCE_NAME.fullmatch(name):
+            raise ConfigError(f"{where}: {key} is no name: letters, digits, _ . - only")
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise ConfigError(f"{where}: {key} must be a number, not {amount!r}")
+        _check_bounds(option, key, amount, where)
+        table[name] = float(amount)
+    return table
+
+
+def _check_choice(option: Option, value: str, where: str) -> None:
+    if option.choices and value not in option.choices:
+        raise ConfigError(
+            f"{where}: {option.key} cannot be {value!r}",
+            hint=_nearest(value, option.choices) or f"one of {', '.join(option.choices)}",
+        )
+
+
+def _check_bounds(option: Option, key: str, value: float, where: str) -> None:
+    low, high = option.minimum, option.maximum
+    if not math.isfinite(value):
+        raise ConfigError(f"{where}: {key} must be a finite number")
+    if low is not None and value < low:
+        raise ConfigError(f"{where}: {key} is {value}, the least is {low:.12g}")
+    if high is not None and value > high:
+        raise ConfigError(f"{where}: {key} is {value}, the most is {high:.12g}")
+
+
+def _drop_ins(main: str) -> list[str]:
+    directory = os.path.join(os.path.dirname(os.path.abspath(main)), "abid.d")
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as problem:
+        raise ConfigError(f"cannot read {directory}: {problem.strerror}") from None
+    return [os.path.join(directory, name) for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
+def _from_file(name: str) -> dict[str, Setting]:
+    try:
+        with open(name, "rb") as file:
+            text = file.read().decode()
+        tables = tomllib.loads(text)
+    except OSError as problem:
+        raise ConfigError(f"cannot read {name}: {problem.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError(f"{name} is no TOML: {problem}") from None
+    found: dict[str, Setting] = {}
+    for section, table in tables.items():
+        if section not in SECTIONS:
+            raise _unknown("section", section, SECTIONS, place_of(name, text, section))
+        if not isinstance(table, dict):
+            raise ConfigError(f"{place_of(name, text, section)}: {section} must be a table")
+        for key, value in cast(dict[str, object], table).items():
+            place = place_of(name, text, section, key)
+            option = BY_KEY.get(f"{section}.{key}")
+            if option is None:
+                raise _unknown("option", f"{section}.{key}", BY_KEY, place)
+            found[option.key] = Setting(checked(option, value, place), place)
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
+    """Variables that start like a section but name no option are mistakes, others not ours."""
+    variables = {option.variable: option for option in OPTIONS}
+    prefixes = tuple(f"ABI_{section.upper()}_" for section in SECTIONS)
+    found: dict[str, Setting] = {}
+    for name, text in environ.items():
+        if not name.startswith(prefixes):
+            continue
+        option = variables.get(name)
+        if option is None:
+            raise _unknown("variable", name, variables, "environment")
+        where = f"environment {name}"
+        found[option.key] = Setting(checked(option, _parsed(option, text), where), where)
+    return found
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for key, value in flags.items():
+        option = BY_KEY.get(key)
+        if option is None:
+            raise _unknown("option", key, BY_KEY, "flag")
+        if isinstance(value, str):
+            value = _parsed(option, value)
+        found[key] = Setting(checked(option, value, "flag"), "flag")
+    return found
+
+
+def _parsed(option: Option, text: str) -> object:
+    """The value that a text stands for; the text itself where it stands for none."""
+    try:
+        match option.kind:
+            case "integer":
+                return int(text)
+            case "number":
+                return float(text)
+            case "table":
+                pairs = (part.partition("=") for part in text.split(",") if part.strip())
+                return {name.strip(): float(amount) for name, _, amount in pairs}
+            case "text":
+                return text
+    except ValueError:
+        return text
+
+
+def _unknown(what: str, name: str, known: Iterable[str], where: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: there is no {what} {name!r}",
+        hint=_nearest(name, known) or "`abi config show` lists them all",
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+if __name__ == "__main__":
+    print(as_toml(), end="")
