@@ -1,0 +1,120 @@
+"""One page of memory that a worker and its daemon share: what runs, since when, and what has been recalled.
+
+Every word is written by one side only, as one aligned 8-byte store (``memoryview.cast('Q')`` compiles to a single
+move on x86-64 and aarch64), so no lock is needed and no value is ever torn. The two sides' words lie in cache lines
+of their own.
+
+The worker's side of the recall has no fence in it; see ``fence`` for why that is right.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+PAGE_BYTES: Final = 4096
+
+# Words of the worker: the first cache line.
+RUNNING: Final = 0
+"""Number of the call that runs; 0: none."""
+SINCE: Final = 1
+"""CLOCK_MONOTONIC ns at which it began. Written before RUNNING, so whoever sees the number sees its time."""
+CALLS: Final = 2
+"""Calls started."""
+
+# Words of the daemon: the second cache line.
+EPOCH: Final = 8
+"""Calls of a run with a lower epoch have been recalled: the worker must not start them."""
+READING: Final = 9
+"""1 while the daemon reads the worker's pipes on behalf of the running call."""
+INTERRUPT: Final = 10
+"""Number of the call that the next interrupt is meant for."""
+
+INTERRUPT_SIGNAL: Final = 39
+"""SIGRTMIN + 5 with glibc. A number, because the daemon's C library need not be the worker's."""
+
+
+class SlotPage:
+    """``SlotPage.create()`` in the daemon, ``SlotPage.attach(fd)`` in the worker. Hot code uses ``words`` directly."""
+
+    __slots__ = ("_map", "words")
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._map = mapping
+        self.words = memoryview(mapping).cast("Q")
+
+    @classmethod
+    def create(cls) -> tuple[SlotPage, int]:
+        """A zeroed page and its descriptor, which the caller closes."""
+        fd = os.memfd_create("abi-slot", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, PAGE_BYTES)
+            return cls.attach(fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def attach(cls, fd: int) -> SlotPage:
+        """The page behind ``fd``, which may be closed afterwards. Raises OSError or ValueError when it is none."""
+        return cls(mmap.mmap(fd, PAGE_BYTES))
+
+    @property
+    def running(self) -> int:
+        return self.words[RUNNING]
+
+    @running.setter
+    def running(self, number: int) -> None:
+        self.words[RUNNING] = number
+
+    @property
+    def since(self) -> int:
+        return self.words[SINCE]
+
+    @since.setter
+    def since(self, monotonic_ns: int) -> None:
+        self.words[SINCE] = monotonic_ns
+
+    @property
+    def calls(self) -> int:
+        return self.words[CALLS]
+
+    @calls.setter
+    def calls(self, count: int) -> None:
+        self.words[CALLS] = count
+
+    @property
+    def epoch(self) -> int:
+        return self.words[EPOCH]
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.words[EPOCH] = epoch
+
+    @property
+    def reading(self) -> int:
+        return self.words[READING]
+
+    @reading.setter
+    def reading(self, flag: int) -> None:
+        self.words[READING] = flag
+
+    @property
+    def interrupt(self) -> int:
+        return self.words[INTERRUPT]
+
+    @interrupt.setter
+    def interrupt(self, number: int) -> None:
+        self.words[INTERRUPT] = number
+
+    def close(self) -> None:
+        """Unmaps the page; ``words`` is unusable afterwards. A second call does nothing."""
+        self.words.release()
+        self._map.close()
+
+    def __repr__(self) -> str:
+        try:
+            return f"<SlotPage running={self.running} epoch={self.epoch} calls={self.calls}>"
+        except ValueError:
+            return "<SlotPage closed>"
