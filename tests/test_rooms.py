@@ -6,7 +6,7 @@ The sources are parsed, not imported, so an import inside a function counts like
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,44 +17,20 @@ ROOMS = ["abi_runtime", "daemon", "worker", "cli"]
 OURS = {"abi", "abid", "abi_worker", "abi_cli"}
 
 # What reads a clock, touches the world or draws its own lots. Rules take `now` and a seed instead.
-IO = frozenset(
-    [
-        "asyncio",
-        "concurrent",
-        "datetime",
-        "fcntl",
-        "io",
-        "logging",
-        "multiprocessing",
-        "mmap",
-        "os",
-        "pathlib",
-        "random",
-        "resource",
-        "secrets",
-        "select",
-        "selectors",
-        "shutil",
-        "signal",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "tempfile",
-        "threading",
-        "time",
-        "uuid",
-    ]
-)
+IO = {
+    *("asyncio", "concurrent", "datetime", "fcntl", "io", "logging", "mmap", "multiprocessing", "os", "pathlib"),
+    *("random", "resource", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl"),
+    *("subprocess", "tempfile", "threading", "time", "uuid"),
+}
 # What can run code that a stranger's bytes choose. The daemon and the command line never unpickle.
-UNPICKLING = frozenset(["cloudpickle", "dill", "marshal", "pickle", "shelve"])
+UNPICKLING = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 
 
 @dataclass(frozen=True)
 class Room:
     ours: tuple[str, ...]  # modules of ours, each with all below it
     theirs: tuple[str, ...] = ()  # distributions beside the standard library
-    never: frozenset[str] = frozenset()  # of the standard library
+    never: Set[str] = frozenset()  # of the standard library
 
 
 LEAVES = ("abi.ids", "abi.errors")
