@@ -1,1 +1,1 @@
-"""abi_cli: the abi command."""
+"""The `abi` command. It talks to a daemon, and starts one as a process; it never imports it."""

@@ -1,0 +1,4 @@
+"""One file a command: `SUMMARY`, `add_arguments(parser)`, `run(arguments) -> exit code`.
+
+`abi_cli.main` imports only the one that was asked for.
+"""

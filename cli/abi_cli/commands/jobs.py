@@ -1,0 +1,29 @@
+"""`abi jobs`: the jobs that the daemon knows."""
+
+from __future__ import annotations
+
+import argparse
+
+from abi.control import connect
+from abi_cli import exits
+from abi_cli.output import job, json, text
+
+SUMMARY = "List the jobs that wait or run; with --all those that ended too."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `abi jobs`."""
+    parser.add_argument("-a", "--all", action="store_true", help="finished jobs too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table, or one object with a list."""
+    with connect() as control:
+        answer = control.request("jobs", all=arguments.all)
+    if arguments.json:
+        json.write({"jobs": answer["jobs"]})
+    elif answer["jobs"]:
+        print(text.table(job.HEAD, [job.row(each) for each in answer["jobs"]]))
+    else:
+        text.note("no jobs" if arguments.all else "no jobs wait or run; `abi jobs --all` shows finished ones")
+    return exits.OK

@@ -1,0 +1,31 @@
+"""`abi show ID`: all that the daemon knows of one job or task."""
+
+from __future__ import annotations
+
+import argparse
+
+from abi.control import connect
+from abi_cli import exits
+from abi_cli.masking import masked_environment
+from abi_cli.output import job, json
+from abi_cli.selection import resolve
+
+SUMMARY = "Show all that is known of one job or task."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `abi show`."""
+    parser.add_argument("id", metavar="ID", help="an id, any unique start of one, or `last`")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print facts, or the object; values that look like secrets as `***` in both."""
+    with connect() as control:
+        found = control.request("show", id=resolve(control, arguments.id))
+    if isinstance(found.get("env"), dict):
+        found = {**found, "env": masked_environment(found["env"])}
+    if arguments.json:
+        json.write(found)
+    else:
+        print(job.facts(found))
+    return exits.OK

@@ -1,0 +1,61 @@
+"""`abi status`: is a daemon there, and what is it doing."""
+
+from __future__ import annotations
+
+import argparse
+
+from abi.control import Object, connect
+from abi_cli import exits
+from abi_cli.output import json, text
+
+SUMMARY = "Show the daemon and what it is doing; exit code 69 if there is none."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`abi status` has no options of its own."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print facts, or the daemon's own object."""
+    with connect() as control:
+        status = control.request("status")
+    if arguments.json:
+        json.write(status)
+    else:
+        print(_as_text(status))
+    return exits.OK
+
+
+def _as_text(status: Object) -> str:
+    get = status.get
+    up = text.duration(get("uptime_s") or 0)
+    lag = get("loop_lag_ms_p99")
+    return text.facts(
+        [
+            ("abid", f"{get('version')}, {get('state')}, up {up}"),
+            ("host", f"{get('host')} (node {get('node')})"),
+            ("pid", get("pid")),
+            ("sessions", str(get("sessions", 0))),
+            *((name, _counts(get(name) or {})) for name in ("workers", "tasks", "jobs")),
+            *((name, _free(name, amount)) for name, amount in (get("resources") or {}).items()),
+            ("loop lag", f"{lag:.1f} ms (p99)" if isinstance(lag, int | float) else ""),
+            ("runtime", get("runtime_dir")),
+            ("state", get("state_dir")),
+            ("config", get("config_file")),
+        ]
+    )
+
+
+def _counts(counts: Object) -> str:
+    return ", ".join(f"{number} {word}" for word, number in counts.items())
+
+
+def _free(name: str, amount: object) -> str:
+    """ "1.5 of 2 free"; whatever is not counted so, as it came; "" for none."""
+    if not isinstance(amount, dict) or "total" not in amount:
+        return str(amount) if amount else ""
+    total = float(amount["total"])
+    free = float(amount.get("free", total))
+    if name == "memory":
+        return f"{text.size(free)} of {text.size(total)} free"
+    return f"{free:g} of {total:g} free"

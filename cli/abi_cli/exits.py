@@ -1,0 +1,67 @@
+"""What `abi` exits with: one number for each way to end, the same for every command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from abi.errors import AbiError
+
+if TYPE_CHECKING:
+    from abi.control import Object
+
+OK: Final = 0
+FAILURE: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+TIMED_OUT: Final = 4
+UNREACHABLE: Final = 69  # EX_UNAVAILABLE
+BUSY: Final = 75  # EX_TEMPFAIL
+DENIED: Final = 77  # EX_NOPERM
+BAD_CONFIG: Final = 78  # EX_CONFIG
+INTERRUPTED: Final = 130  # 128 + SIGINT
+PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as any other tool before `| head`
+SIGNAL_BASE: Final = 128
+
+_BY_CODE = {
+    "usage": USAGE,
+    "ambiguous": USAGE,
+    "not_found": NOT_FOUND,
+    "timed_out": TIMED_OUT,
+    "unreachable": UNREACHABLE,
+    "busy": BUSY,
+    "denied": DENIED,
+    "bad_config": BAD_CONFIG,
+}
+_BY_END = {"ok": OK, "cancelled": INTERRUPTED, "timed_out": TIMED_OUT}
+
+
+def of_error(error: AbiError) -> int:
+    """The exit code for an error of ours."""
+    return _BY_CODE.get(error.code, FAILURE)
+
+
+def of_job(job: Object) -> int:
+    """The exit code for a job: its own, 128 + n for a signal; 0 while it has not ended.
+
+    A cancelled or timed out job has been killed, but it is the reason that counts.
+    """
+    end = job.get("end")
+    if end is None:
+        return OK
+    if end in _BY_END:
+        return _BY_END[end]
+    if name := job.get("signal"):
+        return SIGNAL_BASE + _signal_number(str(name))
+    code = job.get("code")
+    return code if isinstance(code, int) and code else FAILURE
+
+
+def _signal_number(name: str) -> int:
+    import signal
+
+    try:
+        return int(signal.Signals[name])
+    except KeyError:
+        digits = name.removeprefix("SIG").removeprefix("RTMIN+")
+        base = int(signal.SIGRTMIN) if name.startswith("SIGRTMIN+") else 0
+        return base + int(digits) if digits.isdigit() else 0
