@@ -20,7 +20,6 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, cast
 
 from abi import paths, transport
 from abi.errors import (
@@ -44,7 +43,13 @@ CONNECT_TIMEOUT_S = 5.0
 # A daemon answers within milliseconds; one that is stopped never does.
 ANSWER_TIMEOUT_S = 30.0
 
-Object = dict[str, Any]  # a JSON object
+TYPE_CHECKING = False  # typing itself costs milliseconds, which `abi status` has not
+if TYPE_CHECKING:
+    from typing import Any
+
+    Object = dict[str, Any]  # a JSON object
+else:
+    Object = dict
 
 
 def connect(timeout: float = CONNECT_TIMEOUT_S, sockets: Sequence[str] | None = None) -> Control:
@@ -263,7 +268,12 @@ def _check_protocol(welcome: Object) -> None:
         )
 
 
-def _object(value: object, what: str) -> Object:
-    if not isinstance(value, dict):
+def _object(value: Any, what: str) -> Object:
+    if not _is_object(value):
         raise ProtocolError(f"the daemon sent a {what} that is no object")
-    return cast(Object, value)
+    found: Object = value
+    return found
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)

@@ -14,8 +14,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from abi.errors import ProtocolError
 
@@ -44,8 +43,7 @@ def listen(path: str) -> socket.socket:
         # The mode of a socket's file is that of its inode before bind, less the umask: so
         # there is no moment at which others could connect.
         os.fchmod(sock.fileno(), 0o600)
-        with _address(path) as address:
-            sock.bind(address)
+        _reach(path, sock.bind)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
@@ -64,8 +62,7 @@ def dial(path: str, timeout: float | None = None) -> socket.socket:
         # A full backlog makes a non-blocking connect fail at once (EAGAIN, not
         # EINPROGRESS), so the limit is set where the kernel itself waits.
         _limit_sending(sock, timeout)
-        with _address(path) as address:
-            sock.connect(address)
+        _reach(path, sock.connect)
         _limit_sending(sock, None)
     except BlockingIOError:
         sock.close()
@@ -121,16 +118,15 @@ def send_with_fds(sock: socket.socket, data: bytes | memoryview, fds: Sequence[i
     return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, payload)])
 
 
-@contextmanager
-def _address(path: str) -> Generator[str, None, None]:
-    """What to give to bind or connect for `path`, valid inside the `with`."""
+def _reach(path: str, use: Callable[[str], None]) -> None:
+    """Call `use` (bind or connect) with an address of `path` that fits."""
     if len(os.fsencode(path)) <= PATH_BYTES_MAX:
-        yield path
+        use(path)
         return
     directory, name = os.path.split(path)
     fd = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{fd}/{name}"
+        use(f"/proc/self/fd/{fd}/{name}")
     finally:
         os.close(fd)
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from abi.errors import AbiError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from abi.control import Object
 
-OK: Final = 0
-FAILURE: Final = 1
-USAGE: Final = 2
-NOT_FOUND: Final = 3
-TIMED_OUT: Final = 4
-UNREACHABLE: Final = 69  # EX_UNAVAILABLE
-BUSY: Final = 75  # EX_TEMPFAIL
-DENIED: Final = 77  # EX_NOPERM
-BAD_CONFIG: Final = 78  # EX_CONFIG
-INTERRUPTED: Final = 130  # 128 + SIGINT
-PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as any other tool before `| head`
-SIGNAL_BASE: Final = 128
+OK = 0
+FAILURE = 1
+USAGE = 2
+NOT_FOUND = 3
+TIMED_OUT = 4
+UNREACHABLE = 69  # EX_UNAVAILABLE
+BUSY = 75  # EX_TEMPFAIL
+DENIED = 77  # EX_NOPERM
+BAD_CONFIG = 78  # EX_CONFIG
+INTERRUPTED = 130  # 128 + SIGINT
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as any other tool before `| head`
+SIGNAL_BASE = 128
 
 _BY_CODE = {
     "usage": USAGE,

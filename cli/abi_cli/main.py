@@ -72,7 +72,7 @@ def _run_command(name: str, words: list[str]) -> int:
     from abi_cli.parser import Parser
 
     command = importlib.import_module(f"abi_cli.commands.{name}")
-    parser = Parser(prog=f"abi {name}", description=command.SUMMARY, allow_abbrev=False)
+    parser = Parser(f"abi {name}", command.SUMMARY)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     command.add_arguments(parser)
     try:
