@@ -56,11 +56,11 @@ def of_job(job: Object) -> int:
 
 
 def _signal_number(name: str) -> int:
+    """The number of "SIGKILL"; of "signal 35", which has no name, the number in it; else 0."""
     import signal
 
     try:
         return int(signal.Signals[name])
     except KeyError:
-        digits = name.removeprefix("SIG").removeprefix("RTMIN+")
-        base = int(signal.SIGRTMIN) if name.startswith("SIGRTMIN+") else 0
-        return base + int(digits) if digits.isdigit() else 0
+        number = name.rpartition(" ")[2]
+        return int(number) if number.isdigit() else 0

@@ -7,7 +7,6 @@ import argparse
 from abi.control import connect
 from abi_cli import exits
 from abi_cli.output import job, json
-from abi_cli.selection import resolve
 
 SUMMARY = "End jobs or tasks."
 
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Cancel one after the other; the first that fails ends it with that error."""
     with connect() as control:
-        for identity in [resolve(control, word) for word in arguments.ids]:
+        for identity in arguments.ids:
             answer = control.request("cancel", id=identity, force=arguments.force)
             if arguments.json:
                 json.write(answer)

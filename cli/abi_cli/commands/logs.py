@@ -8,7 +8,6 @@ from abi.control import connect
 from abi_cli import exits
 from abi_cli.following import follow
 from abi_cli.output import json
-from abi_cli.selection import resolve
 
 SUMMARY = "Print what a job has written; with -f also what it goes on to write."
 STREAMS = ("stdout", "stderr")
@@ -25,8 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print; 0 whatever the job's own code is (`abi wait` gives that)."""
     streams: list[str] = [arguments.stream] if arguments.stream else list(STREAMS)
     with connect() as control:
-        found = resolve(control, arguments.id)
-        ended = follow(control, found, until_end=arguments.follow, streams=streams, as_json=arguments.json)
+        ended = follow(control, arguments.id, until_end=arguments.follow, streams=streams, as_json=arguments.json)
     if arguments.json:
         json.write({"job": ended})
     return exits.OK

@@ -8,7 +8,6 @@ from abi.control import connect
 from abi_cli import exits
 from abi_cli.masking import masked_environment
 from abi_cli.output import job, json
-from abi_cli.selection import resolve
 
 SUMMARY = "Show all that is known of one job or task."
 
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print facts, or the object; values that look like secrets as `***` in both."""
     with connect() as control:
-        found = control.request("show", id=resolve(control, arguments.id))
+        found = control.request("show", id=arguments.id)
     if isinstance(found.get("env"), dict):
         found = {**found, "env": masked_environment(found["env"])}
     if arguments.json:

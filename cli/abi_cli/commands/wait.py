@@ -7,7 +7,6 @@ import argparse
 from abi.control import Object, connect
 from abi_cli import exits, quantities
 from abi_cli.output import job, json
-from abi_cli.selection import resolve
 
 SUMMARY = "Wait until jobs have ended, and exit with the first code that is not 0."
 
@@ -23,8 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each job as it ends; the code of the first, in the order asked, that failed."""
     with connect() as control:
-        ids = [resolve(control, word) for word in arguments.ids]
-        for event in control.stream("wait", ids=ids, timeout_ms=arguments.timeout):
+        for event in control.stream("wait", ids=arguments.ids, timeout_ms=arguments.timeout):
             _tell(event["job"], arguments.json)
         ended: list[Object] = control.result["jobs"]
     return next((code for code in map(exits.of_job, ended) if code), exits.OK)
