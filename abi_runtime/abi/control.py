@@ -116,7 +116,8 @@ class Control:
     def request(self, op: str, *, answer_timeout: float | None = ANSWER_TIMEOUT_S, **params: Any) -> Object:
         """Ask and return the result, dropping events on the way.
 
-        Raises what the daemon answered (`abi.errors`), `DaemonUnreachable` if it says
+        The frame's own words are `id` (of the request) and `op`; what a request is about is
+        its `target`. Raises what the daemon answered (`abi.errors`), `DaemonUnreachable` if it says
         nothing for `answer_timeout` seconds or goes away, `ProtocolError` if it babbles.
         """
         for _ in self._exchange(op, params, answer_timeout):
@@ -146,7 +147,7 @@ class Control:
         self._last_id = number = self._last_id + 1
         self.result = {}
         self._sock.settimeout(timeout)
-        self._send(REQUEST, {"id": number, "op": op, **params})
+        self._send(REQUEST, {**params, "id": number, "op": op})
         while True:
             kind, answer = self._frame()
             if kind == REFUSED:

@@ -16,7 +16,7 @@ def follow(control: Control, identity: str, *, until_end: bool, streams: list[st
     With `as_json` each piece is a line `{"stream", "offset", "data"}`, `data` in base64: a
     piece may end in the middle of a character.
     """
-    events = control.stream("logs", id=identity, follow=until_end, offset=0, streams=streams)
+    events = control.stream("logs", target=identity, follow=until_end, offset=0, streams=streams)
     for event in events:
         if as_json:
             json.write(event)

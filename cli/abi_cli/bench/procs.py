@@ -15,6 +15,7 @@ from collections.abc import Iterator
 PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
+KILL_S = 10.0
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -104,14 +105,15 @@ def die_with_parent(parent: int) -> None:
 def end_descendants(patience_s: float) -> list[str]:
     """Wait until nothing runs below us, kill what still does after `patience_s`; the command lines of those killed.
 
-    For a subreaper, else it would not see those whose parents have died. Reaps them, so none stays a zombie.
+    For a subreaper, else it would not see those whose parents have died. Reaps them, so none stays a zombie. A process
+    that even SIGKILL does not end (it hangs in the kernel) is given up after `KILL_S`.
     """
     deadline = time.monotonic() + patience_s
     killed: dict[int, str] = {}
     while True:
         _reap()
         left = descendants(os.getpid())
-        if not left:
+        if not left or time.monotonic() >= deadline + KILL_S:
             return list(killed.values())
         if time.monotonic() >= deadline:
             for pid in left:

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Cancel one after the other; the first that fails ends it with that error."""
     with connect() as control:
         for identity in arguments.ids:
-            answer = control.request("cancel", id=identity, force=arguments.force)
+            answer = control.request("cancel", target=identity, force=arguments.force)
             if arguments.json:
                 json.write(answer)
             else:

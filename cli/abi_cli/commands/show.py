@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print facts, or the object; values that look like secrets as `***` in both."""
     with connect() as control:
-        found = control.request("show", id=arguments.id)
+        found = control.request("show", target=arguments.id)
     if isinstance(found.get("env"), dict):
         found = {**found, "env": masked_environment(found["env"])}
     if arguments.json:

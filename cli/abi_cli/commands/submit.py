@@ -18,6 +18,7 @@ from abi_cli.output import json, text
 
 SUMMARY = "Run a command under the daemon, with its output and exit code here."
 SECOND_INTERRUPT_S = 2.0
+PRIORITIES = ("low", "normal", "high", "critical")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--cwd", metavar="DIRECTORY", help="where it runs (default: here)")
     add("--time-limit", type=quantities.duration_ms, metavar="DURATION", help="end it after this long: 90s, 5m, 1h30m")
-    add("--priority", type=int, default=0, help="higher runs earlier (default 0)")
+    add("--priority", choices=PRIORITIES, default="normal", help="default normal")
     add("-d", "--detach", action="store_true", help="print the id and return at once")
     add("--durable", action="store_true", help="not there yet")
     add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …", help="what to run")
@@ -94,7 +95,7 @@ def _cancel(job: Object, short: str) -> None:
     # On a connection of its own: the other may have been cut in the middle of a frame.
     try:
         with connect() as control:
-            control.request("cancel", id=job["id"], force=False)
+            control.request("cancel", target=job["id"], force=False)
     except AbiError as problem:
         text.note(f"could not cancel {short}: {problem.message}")
     else:

@@ -1,0 +1,188 @@
+"""Where values come from, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from abi import config, options
+from abi.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent.parent
+DRAIN = "daemon.drain_timeout_ms"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "abid.d").mkdir()
+    return tmp_path / "abid.toml"
+
+
+def load(file: Path, **environ: str) -> config.Config:
+    return config.load(str(file), environ=environ)
+
+
+def complaint(file: Path, text: str, **environ: str) -> str:
+    """All that is said of a file with this text."""
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, **environ)
+    return str(caught.value)
+
+
+def test_the_shown_file_is_the_table() -> None:
+    assert (ROOT / "configs" / "abid.toml").read_text() == options.as_toml()
+
+
+def test_the_shown_file_holds_every_option_at_its_default(file: Path) -> None:
+    lines = options.as_toml().splitlines()
+    assert tomllib.loads("\n".join(lines)) == {section: {} for section in options.SECTIONS}
+    # What is a setting and not a sentence: "# name = value" of a known name.
+    names = {option.name for option in options.OPTIONS}
+    file.write_text("\n".join(line[2:] if line[2:].split(" = ")[0] in names else line for line in lines))
+    loaded = load(file)
+    assert {key: setting.value for key, setting in loaded.settings.items()} == {
+        option.key: option.default for option in options.OPTIONS
+    }
+    assert all(setting.origin.startswith(str(file)) for setting in loaded.settings.values())
+
+
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.key)
+def test_every_row_is_sound(option: options.Option) -> None:
+    assert config.checked(option, option.default, "default") == option.default
+    assert option.sentence.endswith(".")
+    assert option.key.endswith("_ms") == (option.unit == "milliseconds")
+    assert option.key == f"{option.section}.{option.name}"
+
+
+def test_keys_are_unique() -> None:
+    assert len(options.BY_KEY) == len(options.OPTIONS)
+
+
+def test_defaults_without_any_file(tmp_path: Path) -> None:
+    loaded = config.load(environ={"HOME": str(tmp_path)})
+    assert loaded.integer(DRAIN) == 30_000
+    assert loaded.settings[DRAIN].origin == "default"
+    assert loaded.file == ""
+
+
+def test_precedence(file: Path) -> None:
+    file.write_text(
+        "[daemon]\ndrain_timeout_ms = 1\n[queue]\naging_ms = 1\n[jobs]\nkeep_max = 1\n[workers]\ncpus = 1\n"
+    )
+    (file.parent / "abid.d" / "20-b.toml").write_text("[daemon]\ndrain_timeout_ms = 3\n")
+    (file.parent / "abid.d" / "10-a.toml").write_text("jobs.keep_max = 2\n[daemon]\ndrain_timeout_ms = 2\n")
+    (file.parent / "abid.d" / "30-c.toml.bak").write_text("nonsense")
+    environ = {"ABI_QUEUE_AGING_MS": "4", "ABI_WORKERS_CPUS": "4", "ABI_SOCKET": "/x", "ABI_TASK_ID": "ours, no option"}
+    loaded = config.load(str(file), {"workers.cpus": 5}, environ)
+    assert {key: (loaded.settings[key].value, loaded.settings[key].origin) for key in (
+        DRAIN, "jobs.keep_max", "queue.aging_ms", "workers.cpus", "daemon.log_level"
+    )} == {
+        DRAIN: (3, f"{file.parent}/abid.d/20-b.toml:2"),
+        "jobs.keep_max": (2, f"{file.parent}/abid.d/10-a.toml:1"),
+        "queue.aging_ms": (4, "environment ABI_QUEUE_AGING_MS"),
+        "workers.cpus": (5.0, "flag"),
+        "daemon.log_level": ("info", "default"),
+    }  # fmt: skip
+    assert loaded.file == str(file)
+
+
+def test_default_files() -> None:
+    assert config.default_file({"XDG_CONFIG_HOME": "/c"}) == "/c/abi/abid.toml"
+    assert config.default_file({"HOME": "/h", "XDG_CONFIG_HOME": "relative"}) == "/h/.config/abi/abid.toml"
+    assert config.default_file({}, system=True) == "/etc/abi/abid.toml"
+
+
+def test_the_default_file_is_read_and_so_are_drop_ins_without_it(tmp_path: Path) -> None:
+    directory = tmp_path / "abi" / "abid.d"
+    directory.mkdir(parents=True)
+    (directory / "a.toml").write_text("[jobs]\nkeep_max = 7\n")
+    loaded = config.load(environ={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert (loaded.integer("jobs.keep_max"), loaded.file) == (7, "")
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(str(tmp_path / "missing.toml"), environ={})
+
+
+def test_resources_from_file_environment_and_flag(file: Path) -> None:
+    file.write_text("[workers.resources]\nlicense = 2\n")
+    assert load(file).table("workers.resources") == {"license": 2.0}
+    assert load(file, ABI_WORKERS_RESOURCES="a=1, b=0.5").table("workers.resources") == {"a": 1.0, "b": 0.5}
+    assert load(file, ABI_WORKERS_RESOURCES="").table("workers.resources") == {}
+
+
+def test_wrong_keys_name_themselves_their_line_and_the_nearest_right_one(file: Path) -> None:
+    said = complaint(file, "[daemon]\n\n# why\ndrain_timeout = 1\n")
+    assert f"{file}:4" in said
+    assert "'daemon.drain_timeout'" in said
+    assert "did you mean 'daemon.drain_timeout_ms'?" in said
+    said = complaint(file, "[worker]\ncpus = 1\n")
+    assert f"{file}:1: there is no section 'worker'" in said
+    assert "did you mean 'workers'?" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[daemon]\ndrain_timeout_ms = '1'", ":2: daemon.drain_timeout_ms must be an integer, not '1'"),
+        ("[daemon]\ndrain_timeout_ms = true", "must be an integer, not True"),
+        ("[daemon]\ndrain_timeout_ms = 1.5", "must be an integer, not 1.5"),
+        ("daemon.drain_timeout_ms = -1", ":1: daemon.drain_timeout_ms is -1, the least is 0"),
+        ("[daemon]\ndrain_timeout_ms = 99999999999", "the most is 86400000"),
+        ("[daemon]\nlog_level = 'wanring'", "did you mean 'warning'?"),
+        ("[daemon]\nlog_level = 'xyz'", "one of debug, info, warning, error"),
+        ("[workers]\ncpus = nan", "must be a finite number"),
+        ("[workers]\nresources = 3", "must be a table of name = number, not 3"),
+        ("[workers.resources]\nlicense = 'two'", "workers.resources.license must be a number"),
+        ("[workers.resources]\n'a b' = 1", "is no name"),
+        ("daemon = 3", ":1: daemon must be a table"),
+        ("[daemon\n", "is no TOML"),
+        ("[[daemon]]\nlog_level = 'info'", "daemon must be a table"),
+    ],
+)
+def test_wrong_values(file: Path, text: str, said: str) -> None:
+    assert said in complaint(file, text)
+
+
+def test_bytes_that_are_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is no TOML"):
+        load(file)
+
+
+def test_wrong_variables(file: Path) -> None:
+    assert "did you mean 'ABI_WORKERS_CPUS'?" in complaint(file, "", ABI_WORKERS_CPU="1")
+    said = complaint(file, "", ABI_DAEMON_DRAIN_TIMEOUT_MS="soon")
+    assert "environment ABI_DAEMON_DRAIN_TIMEOUT_MS" in said
+    assert "must be an integer, not 'soon'" in said
+
+
+def test_wrong_flags() -> None:
+    with pytest.raises(ConfigError, match=r"flag: there is no option 'workers\.cpu'"):
+        config.load(None, {"workers.cpu": 1}, {"HOME": "/dev/null"})
+
+
+def test_changes_between_two_configurations(file: Path) -> None:
+    file.write_text("")
+    old = load(file)
+    new = load(file, ABI_JOBS_KEEP_MAX="5", ABI_DAEMON_LOG_LEVEL="info")
+    assert old.changes(new) == ["jobs.keep_max"]
+    assert old.changes(old) == []
+
+
+def test_reading_an_option_as_what_it_is_not(file: Path) -> None:
+    file.write_text("")
+    loaded = load(file)
+    assert loaded.number(DRAIN) == 30_000.0
+    assert loaded.text("daemon.log_level") == "info"
+    for read in (loaded.text, loaded.table):
+        with pytest.raises(TypeError):
+            read(DRAIN)
+    with pytest.raises(TypeError):
+        loaded.integer("daemon.log_level")
+    with pytest.raises(KeyError):
+        loaded.integer("daemon.nothing")
