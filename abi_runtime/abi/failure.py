@@ -1,0 +1,277 @@
+"""How a task's failure travels, and what ``get`` raises for it.
+
+In the worker: ``failure_of`` writes a failure down in words, and adds the exception itself if that demonstrably loads again
+(an ``__init__`` with keyword-only arguments fails at load, not at dump). In the program: ``error_of`` makes an exception
+that is both TaskError and the user's type, so either ``except`` clause catches it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import abi
+from abi import errors, ids
+from abi.wire.codec import decode_failure, encode_failure
+from abi.wire.schema import End, EndKind, Failure
+
+if TYPE_CHECKING:
+    import traceback
+
+TEXT_CHARACTERS_MAX: Final = 64 * 1024
+"""An exception's text and traceback are cut here each: an error shall not be larger than a result."""
+PICKLED_BYTES_MAX: Final = 1024 * 1024
+"""A larger exception arrives as text."""
+
+_OWN_FOLDERS: Final = (os.path.dirname(abi.__file__) + os.sep, os.sep + "abi_worker" + os.sep)
+_LONE: Final[dict[int, tuple[type[errors.TaskError], str]]] = {
+    EndKind.CRASHED: (errors.WorkerCrashedError, "its worker died"),
+    EndKind.CANCELLED: (errors.TaskCancelledError, "it was cancelled"),
+    EndKind.TIMED_OUT: (errors.TaskTimedOut, "it ran longer than its timeout"),
+    EndKind.LOST: (errors.TaskLostError, "it had started, was lost, and may not start again (max_retries=0)"),
+    EndKind.RELEASED: (errors.TaskError, "nobody held its result any more, so it was dropped"),
+}
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def failure_of(exception: BaseException, host: str = "", task_name: str = "", notes: Iterable[str] = ()) -> Failure:
+    """``exception`` in words, and pickled if it loads again. Never raises because of it."""
+    original = getattr(exception, "__abi_original__", exception)
+    return Failure(
+        type_name=type_name(type(original)),
+        text=_cut(_text_of(original)),
+        traceback=_cut(remote_traceback(exception)),
+        pickled=_proven_pickle(original),
+        host=host,
+        task_name=task_name,
+        notes=list(notes),
+    )
+
+
+def type_name(kind: type[BaseException]) -> str:
+    return (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def remote_traceback(exception: BaseException) -> str:
+    """As Python prints it, causes and groups included, without the frames that run tasks."""
+    import traceback
+
+    try:
+        told = traceback.TracebackException.from_exception(exception, compact=True)
+        _strip(told, set())
+        return "".join(told.format())
+    except Exception as problem:  # a __str__ or source loader of the user's that raises
+        return f"{type(exception).__name__} (its traceback cannot be formatted: {type(problem).__name__})\n"
+
+
+def _strip(told: traceback.TracebackException, seen: set[int]) -> None:
+    if id(told) in seen:
+        return
+    seen.add(id(told))
+    told.stack[:] = [frame for frame in told.stack if not _is_own(frame.filename)]
+    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        if other is not None:
+            _strip(other, seen)
+
+
+def _is_own(filename: str) -> bool:
+    return filename.startswith(_OWN_FOLDERS[0]) or _OWN_FOLDERS[1] in filename
+
+
+def _proven_pickle(exception: BaseException) -> bytes | None:
+    from abi.pickling import _stream  # pyright: ignore[reportPrivateUsage]
+
+    try:
+        pickled, _ = _stream(exception, None)
+        if len(pickled) > PICKLED_BYTES_MAX:
+            return None
+        return pickled if type(pickle.loads(pickled)).__name__ == type(exception).__name__ else None
+    except Exception:
+        return None
+
+
+def _text_of(exception: BaseException) -> str:
+    try:
+        return str(exception)
+    except Exception:
+        return f"<{type(exception).__name__} whose text cannot be made>"
+
+
+def _cut(text: str) -> str:
+    if len(text) > TEXT_CHARACTERS_MAX:
+        half = TEXT_CHARACTERS_MAX // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates do not travel
+
+
+# --- in the program ---------------------------------------------------------------------------------------------------
+
+
+def raise_end(end: End, prefix: bytes, name: str = "") -> NoReturn:
+    """Raises what ``get`` raises for an end other than OK."""
+    raise error_of(end, prefix, name) from None
+
+
+def error_of(end: End, prefix: bytes, name: str = "") -> errors.AbiError:
+    """The exception for an end other than OK. Loads the task's own exception: its user's code."""
+    failure = _failure_in(end)
+    task_id = ids.short(ids.task_id(prefix, end.seq))
+    name = failure.task_name or name or "task"
+    if end.kind == EndKind.REFUSED:
+        return _refused(failure, name, task_id)
+    said: dict[str, Any] = {
+        "task_id": task_id,
+        "task_name": name,
+        "host": failure.host,
+        "attempt": end.attempt,
+        "remote_traceback": failure.traceback,
+    }
+    if end.kind == EndKind.ERROR:
+        error = _user_error(failure, said)
+    else:
+        kind, words = _LONE.get(end.kind, (errors.TaskError, "it has no result"))
+        error = kind(f"{name} ({task_id}): {failure.text or words}{_last_words(failure)}", **said)
+    for note in failure.notes:
+        error.add_note(note)
+    where = f" on {failure.host}" if failure.host else ""
+    error.add_note(f"in task {name} ({task_id}){where}, attempt {end.attempt}")
+    return error
+
+
+def lost(seq: int, why: str) -> End:
+    """The end of a task whose daemon will not come back."""
+    return End(seq, EndKind.REFUSED, encode_failure(Failure("SessionLost", why)), 0)
+
+
+def _failure_in(end: End) -> Failure:
+    if not end.payload:
+        return Failure("", "")
+    try:
+        return decode_failure(bytes(end.payload))
+    except errors.ProtocolError as problem:
+        return Failure("", problem.message)
+
+
+def _refused(failure: Failure, name: str, task_id: str) -> errors.AbiError:
+    text = failure.text or "the daemon refused it"
+    if failure.type_name == "SessionLost":
+        return errors.SessionLost(text, hint="call abi.shutdown() and start again")
+    if failure.type_name in ("QueueFull", "QueueFullError", "busy"):
+        return errors.QueueFullError(f"{name} ({task_id}): {text}")
+    return errors.Refused(f"{name} ({task_id}): {text}")
+
+
+def _last_words(failure: Failure) -> str:
+    if not failure.stderr.strip():
+        return ""
+    lines = "\n".join("    " + line for line in failure.stderr.rstrip().splitlines())
+    return f"\n  last lines of its standard error:\n{lines}"
+
+
+def _user_error(failure: Failure, said: dict[str, Any]) -> errors.TaskError:
+    cause = _load(failure.pickled)
+    kind = errors.TaskError if cause is None else combined(type(cause))
+    if kind is errors.TaskError:
+        return _Plain(f"{failure.type_name}: {failure.text}", cause=cause, **said)
+    return _made_like(kind, cause, failure.text, said)
+
+
+def _load(pickled: bytes | None) -> BaseException | None:
+    if pickled is None:
+        return None
+    try:
+        loaded = pickle.loads(pickled)
+    except Exception:  # its module is not importable here, say: the text has arrived all the same
+        return None
+    return loaded if isinstance(loaded, BaseException) else None
+
+
+class _WithTraceback:
+    """What the user's exception says, and under it where it happened."""
+
+    message: str
+    remote_traceback: str
+
+    def __str__(self) -> str:
+        if not self.remote_traceback:
+            return self.message
+        return f"{self.message}\n\nin the worker:\n{self.remote_traceback.rstrip()}"
+
+
+class _Plain(_WithTraceback, errors.TaskError):
+    """A TaskError whose user's exception could not come along."""
+
+    def __reduce__(self) -> Any:
+        return _plain_again, (self.message, dict(self.__dict__))
+
+
+_Plain.__name__ = _Plain.__qualname__ = "TaskError"
+_Plain.__module__ = "abi.errors"
+
+
+def _plain_again(message: str, state: dict[str, Any]) -> errors.TaskError:
+    error = _Plain(message)
+    error.__dict__.update(state)
+    return error
+
+
+@cache
+def combined(kind: type[BaseException]) -> type[errors.TaskError]:
+    """A class that is both TaskError and ``kind``; TaskError itself where Python or ``kind`` does not allow it.
+
+    An exit or interrupt is not combined: a task's ``sys.exit`` shall not end the program that asks for its result.
+    """
+    if not issubclass(kind, Exception):
+        return errors.TaskError
+    bases: tuple[type, ...] = (kind,) if issubclass(kind, errors.TaskError) else (errors.TaskError, kind)
+    members = {"__str__": _WithTraceback.__str__, "__reduce__": _reduce, "__module__": "abi.errors"}
+    members["__abi_original__"] = property(lambda error: error.cause)
+    try:
+        made = type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
+        made.__new__(made)
+    except Exception:  # layouts that do not combine, metaclasses and __init_subclass__ that refuse
+        return errors.TaskError
+    return made
+
+
+def _made_like(
+    kind: type[errors.TaskError], cause: BaseException | None, message: str, said: dict[str, Any]
+) -> errors.TaskError:
+    """An instance with the cause's own attributes, without calling the user's ``__init__``."""
+    assert cause is not None
+    error = kind.__new__(kind)
+    built_in = next(base for base in type(cause).__mro__ if base.__module__ == "builtins")
+    try:  # errno, filename and the like live outside of __dict__
+        built_in.__init__(error, *cause.__reduce__()[1])
+    except Exception:
+        built_in.__init__(error)
+    for name, value in vars(cause).items():
+        if name != "__notes__":
+            error.__dict__[name] = value
+    for note in getattr(cause, "__notes__", ()):
+        error.add_note(note)
+    error.args = cause.args
+    ours = {"message": message, "hint": "", "cause": cause, **said}
+    error.__dict__.update(ours)
+    return error
+
+
+def _reduce(error: errors.TaskError) -> Any:
+    state = {name: value for name, value in vars(error).items() if name != "cause"}
+    return _again, (error.cause, error.message, state)
+
+
+def _again(cause: BaseException, message: str, state: dict[str, Any]) -> errors.TaskError:
+    kind = combined(type(cause))
+    if kind is errors.TaskError:
+        return _plain_again(message, {**state, "cause": cause})
+    error = _made_like(kind, cause, message, {})
+    error.__dict__.update(state)
+    return error

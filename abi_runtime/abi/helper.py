@@ -1,0 +1,146 @@
+"""The thread beside a connection that nobody attends to: ``f.remote(); time.sleep(10)`` must run, and print.
+
+It is started at its first need and sleeps in one of three ways:
+
+- PARKED: nothing is under way. Only a kick (one write to an eventfd) wakes it.
+- WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves the socket
+  alone, since waking beside each caller's answer would cost that caller more than it saves; else it waits for the socket.
+- DUE: items wait in the outbox. It sends them after ``LINGER_S``.
+
+``arm`` and ``watch`` are called from the hot path, from finalisers and with locks held: they take none.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from abi.link import Link
+
+PARKED: Final = 0
+WATCHING: Final = 1
+DUE: Final = 2
+
+LINGER_S: Final = 0.001
+TICK_MS: Final = 10
+ALONE_MS: Final = 100
+"""How long it waits for the socket at a time; releases may wait as long, what is to be sent wakes it."""
+IDLE_TICKS: Final = 20
+"""Looks without anything to do before it parks, so that a loop of single calls does not wake it for each."""
+
+
+class Helper:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._state = PARKED
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._eventfd = -1
+        self.seen = 0
+        """Counts what callers received: whether they do it themselves."""
+
+    def arm(self) -> None:
+        """Have the outbox sent within about a millisecond."""
+        if self._state != DUE:
+            self._state = DUE
+            self._kick()
+
+    def watch(self) -> None:
+        """Have somebody look after the connection soon."""
+        if self._state == PARKED:
+            self._state = WATCHING
+            self._kick()
+
+    def stop(self) -> None:
+        self._kick(start=False)
+
+    def abandon(self) -> None:
+        """In a forked child, which has no such thread."""
+        if self._eventfd >= 0:
+            os.close(self._eventfd)
+
+    def _kick(self, *, start: bool = True) -> None:
+        if self._thread is None and start and not self._start():
+            return
+        if self._eventfd >= 0:
+            os.eventfd_write(self._eventfd, 1)
+
+    def _start(self) -> bool:
+        # Not blocking: a finaliser may run in the middle of the other caller's start. The other then kicks.
+        if self._link.closed or not self._starting.acquire(blocking=False):
+            return False
+        try:
+            if self._thread is None:
+                self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                thread = threading.Thread(target=self._run, name="abi", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError:  # the interpreter ends, or may not have another thread: callers do all of it
+            return False
+        finally:
+            self._starting.release()
+        return True
+
+    def _run(self) -> None:
+        idle, seen = 0, -1
+        while not self._link.closed:
+            if self._state == DUE:
+                time.sleep(LINGER_S)
+                self._state = WATCHING
+                self._link.flush()
+                idle = 0
+            elif self._state == PARKED:
+                self._sleep(-1, socket_too=False)
+                idle, seen = 0, -1
+            else:
+                attended = self._link.is_led or seen != self.seen
+                seen = self.seen
+                worked = self._watch(attended)
+                idle = 0 if worked or attended else idle + 1
+                if idle > IDLE_TICKS:
+                    self._park()
+        os.close(self._eventfd)
+
+    def _watch(self, attended: bool) -> bool:
+        link = self._link
+        if link.lost:
+            link.receive_now()
+            return not link.lost
+        readable = self._sleep(TICK_MS if attended else ALONE_MS, socket_too=not attended)
+        if self._state == DUE:
+            return True
+        if link.outbox or link.releases:
+            link.flush()
+        if readable:
+            link.receive_now()
+        return readable or link.busy()
+
+    def _park(self) -> None:
+        # 1. nothing is due here. 2. a caller appends and finds WATCHING, so it does not kick. 3. PARKED for ever. So look
+        # once more after saying PARKED.
+        self._state = PARKED
+        if self._link.outbox or self._link.releases:
+            self._state = WATCHING
+
+    def _sleep(self, timeout_ms: int, *, socket_too: bool) -> bool:
+        """Whether the connection has something to read; a kick ends the sleep as well."""
+        poll = select.poll()
+        poll.register(self._eventfd, select.POLLIN)
+        own = -1
+        if socket_too:
+            own = self._link.sock.fileno()
+            if own < 0:
+                time.sleep(LINGER_S)
+                return False
+            poll.register(own, select.POLLIN)
+        ready = poll.poll(timeout_ms)
+        if any(fd == self._eventfd for fd, _event in ready):
+            try:
+                os.eventfd_read(self._eventfd)
+            except BlockingIOError:
+                pass
+        return any(fd == own for fd, _event in ready)

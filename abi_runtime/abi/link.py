@@ -1,0 +1,401 @@
+"""One framed connection, shared by all threads of a process, without a thread that owns it.
+
+Who waits, receives: the first caller of ``wait`` takes the lead, the others follow it and sleep until what they wait for
+has come or the lead is free. So a call that waits for one answer costs no switch between threads. A parked helper thread
+(``abi.helper``) sends what waited a millisecond and receives only while no caller does. Prior art: leader/followers
+(Schmidt et al., PLoP 2000).
+
+Sending: the hot path appends ``(kind, item)`` to ``outbox`` and nothing else; ``flush`` encodes what is there.
+
+Signals: everything here runs masked (``abi.guard``) but the blocking calls. Received bytes cannot be lost to a handler that
+raises, because they are stored by C code before the interpreter looks for signals (``list.extend`` over ``map``).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from math import ceil
+from time import monotonic
+from typing import Any, Final
+
+from abi.errors import ProtocolError
+from abi.guard import NO_GUARD, Guard
+from abi.helper import Helper
+from abi.outgoing import Outgoing
+from abi.wire.codec import decode_items
+from abi.wire.frames import DESCRIPTORS_MAX, FrameReader
+from abi.wire.schema import Kind, Reference
+
+RECEIVE_BYTES: Final = 256 * 1024
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
+_WAITING: Final = socket.MSG_CMSG_CLOEXEC
+_NOT_WAITING: Final = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+
+Handler = Callable[[list[Any], list[int]], None]
+"""Gets the items of one frame and the descriptors that are theirs; it owns these from then on. Must not wait."""
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_main_thread: Final = threading.main_thread
+
+
+class Link:
+    """See the module. ``outbox``, ``releases`` and ``lost`` may be read and appended to from any thread.
+
+    ``on_lost`` runs in a thread that receives, once per loss: it may ``replace`` the socket; if it does not, every ``wait``
+    returns. ``delivered`` runs after each batch of frames, outside the mask. ``busy`` says whether answers are due.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        table: dict[int, Any],
+        handlers: dict[int, Handler],
+        on_lost: Callable[[], None] | None = None,
+        *,
+        guard: Guard = NO_GUARD,
+    ) -> None:
+        self.outbox: list[tuple[Any, ...]] = []
+        self.releases: list[int] = []
+        self.handlers = handlers
+        self.on_lost = on_lost
+        self.guard = guard
+        self.delivered: Callable[[], None] | None = None
+        self.busy: Callable[[], bool] = _always
+        self.lost = False
+        self.closed = False
+        self.why = ""
+        self._table = table
+        self._outgoing = Outgoing()
+        self._make_locks()
+        self._adopt(sock)
+        _links.add(self)
+
+    def _make_locks(self) -> None:
+        self._lead = threading.Lock()
+        self._sending = threading.Lock()
+        self._followers: list[_Follower] = []
+        self.helper = Helper(self)
+
+    def _adopt(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self.sock = sock
+        self._reader = FrameReader()
+        self._chunks: list[tuple[bytes, list[Any], int, Any]] = []
+        self._descriptors: deque[int] = deque()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send everything that waits; if the kernel's buffer is full, receive until it is not, so that two full buffers
+        never wait for each other. A connection that breaks here is noticed by the next that receives."""
+        if not (self.outbox or self.releases or self._outgoing):
+            return
+        guard = self._own_guard()
+        guard.enter()
+        try:
+            while not self.lost and not self._push():
+                self._breathe(guard)
+        finally:
+            guard.leave()
+
+    def _push(self) -> bool:
+        with self._sending:
+            self._take()
+            try:
+                return self._outgoing.push(self.sock)
+            except OSError as error:
+                self._break(str(error))
+                return True
+
+    def _take(self) -> None:
+        # Releases are read first and sent last. 1. a thread unpickles a reference: BORROW joins the outbox. 2. it drops
+        # the value that held it: RELEASE. Were the outbox read first, (1) and (2) could come after that and only (2) leave.
+        released = self.releases[:]
+        batch = self.outbox[:]
+        del self.releases[: len(released)]
+        del self.outbox[: len(batch)]
+        if released:
+            batch.extend([(Kind.RELEASE, Reference(seq)) for seq in released])
+        if batch:
+            self._outgoing.add(batch)
+
+    def _breathe(self, guard: Guard) -> None:
+        """Wait until there is room to send, receiving meanwhile unless another thread does."""
+        leading = self._lead.acquire(blocking=False)
+        try:
+            poll = select.poll()
+            poll.register(self.sock, select.POLLOUT | (select.POLLIN if leading else 0))
+            guard.pause()
+            events = poll.poll(50)
+            guard.resume()
+            if leading and any(event & ~select.POLLOUT for _fd, event in events):
+                self._receive(0.0, guard)
+                self._notify(guard)
+        finally:
+            if leading:
+                self._release_lead()
+
+    def arm(self) -> None:
+        """See that the outbox leaves within about a millisecond."""
+        self.helper.arm()
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Receive until ``done()``; whether it holds at the end. ``timeout`` in seconds, 0: take what is there already.
+
+        ``done`` is called from other threads too, and must only look. Returns early when the connection is gone for good.
+        """
+        if done():
+            return True
+        deadline = None if timeout is None else monotonic() + timeout
+        guard = self._own_guard()
+        guard.enter()
+        try:
+            self.flush()
+            if self._lead.acquire(blocking=False):
+                return self._lead_until(done, deadline, guard)
+            return self._follow(done, deadline, guard)
+        finally:
+            guard.leave()
+
+    def receive_now(self) -> None:
+        """Take what is there unless another thread does so already."""
+        if self._lead.acquire(blocking=False):
+            guard = self._own_guard()
+            guard.enter()
+            try:
+                if self.lost:
+                    self._recover(guard)
+                elif self._receive(0.0, guard):
+                    self._notify(guard)
+            finally:
+                self._release_lead()
+                guard.leave()
+
+    @property
+    def is_led(self) -> bool:
+        """Whether some thread receives at this moment."""
+        return self._lead.locked()
+
+    def _lead_until(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> bool:
+        try:
+            while not done():
+                if self.lost:
+                    if not self._recover(guard):
+                        return done()
+                    continue
+                if self.outbox or self._outgoing:
+                    self.flush()
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                if not self._receive(left, guard):
+                    return done()
+                self._notify(guard)
+                self.helper.seen += 1
+            return True
+        finally:
+            self._release_lead()
+
+    def _follow(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> bool:
+        # 1. this thread finds the lead taken. 2. the leader leaves and looks for followers. So: register first, then try
+        # again; whoever leaves after that finds us.
+        me = _Follower(done)
+        self._followers.append(me)
+        try:
+            while True:
+                if self._lead.acquire(blocking=False):
+                    return self._lead_until(done, deadline, guard)
+                if done():
+                    return True
+                if self.closed:
+                    return False
+                left = -1 if deadline is None else deadline - monotonic()
+                if deadline is not None and left <= 0:
+                    return done()
+                guard.pause()
+                me.sleep(left)
+                guard.resume()
+        finally:
+            self._followers.remove(me)
+            if not self._lead.locked():
+                self._pass_on()
+
+    def _receive(self, timeout: float | None, guard: Guard) -> bool:
+        """One round: False if nothing came in time. A lost connection counts as something that came."""
+        if not self._chunks:
+            guard.pause()
+            try:
+                if timeout is not None and not self._readable(timeout):
+                    return False
+                flags = _WAITING if timeout is None else _NOT_WAITING
+                self._chunks.extend(map(self.sock.recvmsg, (RECEIVE_BYTES,), (_ANCILLARY_BYTES,), repeat(flags)))
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._break(str(error))
+                return True
+            finally:
+                guard.resume()
+        while self._chunks:
+            self._digest(*self._chunks.pop(0))
+        return True
+
+    def _readable(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(ceil(timeout * 1000)))
+
+    def _digest(self, data: bytes, ancillary: list[Any], flags: int, _address: Any) -> None:
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+                self._descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC:
+            self._break("descriptors were lost: this process may not open more files (ulimit -n)")
+        elif not data:
+            self._break("it was closed by the other side")
+        else:
+            try:
+                self._dispatch(data)
+            except ProtocolError as error:
+                self._break(error.message)
+
+    def _dispatch(self, data: bytes) -> None:
+        for kind, _codec, payload, count in self._reader.feed(data):
+            items = decode_items(self._table, kind, payload)
+            if not count:
+                self.handlers[kind](items, [])
+                continue
+            if len(self._descriptors) < count:
+                raise ProtocolError(f"a frame of kind {kind} came without its {count} descriptors")
+            self.handlers[kind](items, [self._descriptors.popleft() for _ in range(count)])
+
+    def _notify(self, guard: Guard) -> None:
+        """Wake the followers whose wait is over, and let ``delivered`` do what may run user code."""
+        for follower in tuple(self._followers):
+            if follower.done():
+                follower.wake()
+        if self.delivered is not None:
+            guard.pause()
+            self.delivered()
+            guard.resume()
+
+    def _release_lead(self) -> None:
+        self._lead.release()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        followers = tuple(self._followers)
+        if followers:
+            followers[0].wake()
+
+    # --- the end of a connection --------------------------------------------------------------------------------------
+
+    def _break(self, why: str) -> None:
+        if not self.lost:
+            self.why = why
+            self.lost = True
+        self._chunks.clear()
+        self.helper.watch()
+
+    def _recover(self, guard: Guard) -> bool:
+        """With the lead: whether there is a connection again."""
+        if self.closed or self.on_lost is None:
+            return False
+        guard.pause()
+        self.on_lost()
+        guard.resume()
+        self._notify(guard)
+        return not self.lost
+
+    def replace(self, sock: socket.socket, rebuild: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:
+        """Go on over ``sock``. ``rebuild`` gets what had not been sent and returns what is to be sent now. Lead only."""
+        with self._sending:
+            self._discard()
+            self._adopt(sock)
+            self._outgoing.clear()
+            unsent = self.outbox[:]
+            self.outbox[: len(unsent)] = rebuild(unsent)
+            self.why = ""
+            self.lost = False
+
+    def close(self) -> None:
+        """End the connection. Threads that wait return; the outbox is not sent."""
+        if self.closed:
+            return
+        self.closed = True
+        self.lost = True
+        _shut(self.sock)
+        for follower in tuple(self._followers):
+            follower.wake()
+        self.helper.stop()
+        if self._lead.acquire(timeout=1):  # its number must not be another file's while somebody receives on it
+            self._discard()
+            self._release_lead()
+
+    def _discard(self) -> None:
+        self.sock.close()
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors.clear()
+
+    def forget(self) -> None:
+        """In a forked child: drop the parent's connection without a word to the other side."""
+        self.closed = self.lost = True
+        self.helper.abandon()
+        self._make_locks()
+        self.outbox.clear()
+        self._discard()
+
+    def _own_guard(self) -> Guard:
+        if self.guard is NO_GUARD or threading.get_ident() != _main_thread().ident:
+            return NO_GUARD
+        return self.guard
+
+
+class _Follower:
+    """A thread that waits for the leader. ``wake`` may come before ``sleep`` and any number of times."""
+
+    __slots__ = ("_lock", "done")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, timeout: float) -> bool:
+        return self._lock.acquire(timeout=timeout)
+
+    def wake(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is awake already
+            pass
+
+
+def _always() -> bool:
+    return True
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it is gone
+        pass
+
+
+def _forget_in_child() -> None:
+    for link in tuple(_links):
+        link.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

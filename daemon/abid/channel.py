@@ -1,0 +1,180 @@
+"""One framed, descriptor-passing connection on the daemon's loop: sessions, workers, zygotes and control alike.
+
+Raw non-blocking sockets rather than asyncio's streams, since descriptors travel beside the bytes and since a reader that
+is called with whole frames needs no task of its own. Reads are level-triggered, 256 KiB at a time, so that no peer keeps
+the loop to itself; writes go out at once when the kernel takes them and otherwise wait in a queue whose size the owner
+watches (``queued``), so that what is sent to a slow reader is made only when there is room (``on_drained``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from abi.errors import ProtocolError
+from abi.transport import recv_with_fds, send_with_fds
+from abi.wire.frames import DESCRIPTORS_MAX, FRAME_BYTES_MAX, HEADER, Frame, FrameReader
+
+READ_BYTES = 256 * 1024
+DESCRIPTORS_WAITING_MAX = 4 * DESCRIPTORS_MAX
+"""Descriptors that came ahead of their frames; more than this and the peer is not one of ours."""
+
+
+class Channel:
+    """Frames in, frames out. ``on_frame`` may raise ProtocolError: the owner's ``on_closed`` is then told why."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        on_frame: Callable[[Frame, list[int]], None],
+        on_closed: Callable[[str], None],
+        *,
+        limit: int = FRAME_BYTES_MAX,
+    ) -> None:
+        sock.setblocking(False)
+        self.queued = 0
+        self.closed = False
+        self.on_frame = on_frame
+        self.on_drained: Callable[[], None] | None = None
+        self._on_closed = on_closed
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._reader = FrameReader(limit)
+        self._fds: list[int] = []
+        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._reading = False
+        self._closing = False
+        self.resume_reading()
+
+    def set_limit(self, limit: int) -> None:
+        """The largest frame from now on: strangers may send less than those who have said who they are."""
+        self._reader.limit = limit
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the kernel's buffer: the peer blocks when it is full."""
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+            self._reading = False
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.closed:
+            self._loop.add_reader(self._fd, self._on_readable)
+            self._reading = True
+
+    def _on_readable(self) -> None:
+        self.read_once()
+
+    def read_once(self) -> bool:
+        """Handle what is there now, one read's worth. False when there was nothing, or the connection ended."""
+        try:
+            data = recv_with_fds(self._sock, READ_BYTES, self._fds)
+        except BlockingIOError:
+            return False
+        except (ConnectionError, OSError) as error:
+            self.close(f"connection lost: {error.strerror or error}")
+            return False
+        except ProtocolError as error:
+            self.close(str(error.message))
+            return False
+        if not data:
+            self.close("")
+            return False
+        try:
+            for frame in self._reader.feed(data):
+                self.on_frame(frame, self._take(frame.descriptors) if frame.descriptors else [])
+                if self.closed:
+                    return False
+            if len(self._fds) > DESCRIPTORS_WAITING_MAX:
+                raise ProtocolError("descriptors came that belong to no frame")
+        except ProtocolError as error:
+            self.close(error.message)
+            return False
+        return True
+
+    def _take(self, count: int) -> list[int]:
+        if len(self._fds) < count:
+            raise ProtocolError(f"a frame names {count} descriptors; {len(self._fds)} came")
+        taken = self._fds[:count]
+        del self._fds[:count]
+        return taken
+
+    def send(self, kind: int, payload: bytes, fds: Sequence[int] = (), codec: int = 1) -> None:
+        """Send one frame, or queue it. Descriptors must stay open until the frame has left (``queued`` is 0)."""
+        if self.closed or self._closing:
+            return
+        data = memoryview(HEADER.pack(len(payload), kind, codec, len(fds)) + payload)
+        if not self._unsent:
+            try:
+                sent = send_with_fds(self._sock, data, fds)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._loop.call_soon(self.close, f"connection lost: {error.strerror}")
+                return
+            if sent == len(data):
+                return
+            if sent:
+                data, fds = data[sent:], ()
+            self._loop.add_writer(self._fd, self._on_writable)
+        # Queued descriptors are duplicated: their owner may close them before the kernel has taken ours.
+        self._unsent.append((data, tuple(os.dup(fd) for fd in fds)))
+        self.queued += len(data)
+
+    def _on_writable(self) -> None:
+        unsent = self._unsent
+        while unsent:
+            data, fds = unsent[0]
+            try:
+                sent = send_with_fds(self._sock, data, fds)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.close(f"connection lost: {error.strerror}")
+                return
+            if sent:
+                _close_all(fds)
+            self.queued -= sent
+            if sent < len(data):
+                unsent[0] = (data[sent:], ())
+                return
+            unsent.popleft()
+        self._loop.remove_writer(self._fd)
+        if self._closing:
+            self.close("")
+        elif self.on_drained is not None:
+            self.on_drained()
+
+    def close_when_sent(self) -> None:
+        """Say what is queued, then close; nothing more is read."""
+        if self._unsent:
+            self.pause_reading()
+            self._closing = True
+        else:
+            self.close("")
+
+    def close(self, why: str) -> None:
+        """Close now. Idempotent; ``on_closed`` is told once, with the reason ("" for an orderly end)."""
+        if self.closed:
+            return
+        self.closed = True
+        self.pause_reading()
+        if self._unsent:
+            self._loop.remove_writer(self._fd)
+        for _, fds in self._unsent:
+            _close_all(fds)
+        self._unsent.clear()
+        self.queued = 0
+        _close_all(self._fds)
+        self._fds.clear()
+        self._sock.close()
+        self._on_closed(why)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

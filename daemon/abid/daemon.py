@@ -1,0 +1,165 @@
+"""The life of a daemon around its node: signals, readiness, reload, draining, the end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from abi.config import Config, load
+from abi.errors import ConfigError
+from abi.transport import listen
+from abi.wire.schema import Interpreter
+
+from abid import logs, state
+from abid.clients import Listener
+from abid.node import Node, limits_of
+from abid.notify import Pulse, notify
+from abid.start import enable_stack_dumps
+from abid.zygotes import ZygoteProcess
+
+log = logging.getLogger(__name__)
+
+SOCKET_NAME = "abid.sock"
+DRAIN_POLL_S = 0.01
+GOODBYE_S = 0.2
+"""How long clients get to read the last words before their connections close."""
+END_S = 5.0
+"""How long zygotes may take to end all below them before we kill them ourselves."""
+
+
+class Daemon:
+    """One daemon process."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, config: Config, flags: dict[str, Any], runtime_dir: Path, state_dir: Path
+    ) -> None:
+        self.arguments = arguments
+        self.config = config
+        self.flags = flags
+        self.runtime_dir = runtime_dir
+        self.state_dir = state_dir
+        self.loop = uvloop.new_event_loop()
+        self.exit_code = 0
+        self._stopping: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._owner_fd = -1
+
+    def run(self, own: Interpreter, first: ZygoteProcess, estate_fd: int, tell_ready: Callable[[], None]) -> int:
+        """Serve until stopped; the exit code."""
+        asyncio.set_event_loop(self.loop)
+        socket_path = str(self.runtime_dir / SOCKET_NAME)
+        identity = state.next_incarnation(self.state_dir)
+        self.node = Node(self.loop, self.config, self.runtime_dir, self.state_dir, socket_path, identity)
+        self.node.on_reload = self.reload
+        self.node.on_stop = self.stop
+        self.node.open_pool(own, first, estate_fd)
+        lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
+        self.node.pulse = Pulse(self.loop, lag_max_s, lambda: notify("WATCHDOG=1"))
+        self.listener = Listener(self.node, listen(socket_path))
+        self._watch_signals()
+        self._watch_owner()
+        # What is loaded by now stays for ever: the collector need not walk over it again.
+        gc.collect()
+        gc.freeze()
+        log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), socket_path)
+        notify("READY=1", f"STATUS=serving {socket_path}", f"MAINPID={os.getpid()}")
+        tell_ready()
+        try:
+            self.loop.run_until_complete(self._ended.wait())
+        finally:
+            self.loop.close()
+        return self.exit_code
+
+    def _watch_signals(self) -> None:
+        enable_stack_dumps()
+        self.loop.add_signal_handler(signal.SIGTERM, self._on_stop_signal, "SIGTERM")
+        self.loop.add_signal_handler(signal.SIGINT, self._on_stop_signal, "SIGINT")
+        self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _watch_owner(self) -> None:
+        """A private daemon ends with the program that it belongs to."""
+        if not self.arguments.owner:
+            return
+        try:
+            self._owner_fd = os.pidfd_open(self.arguments.owner)
+        except ProcessLookupError:
+            self.stop(now=True)
+            return
+        self.loop.add_reader(self._owner_fd, self._on_owner_gone)
+
+    def _on_owner_gone(self) -> None:
+        self.loop.remove_reader(self._owner_fd)
+        log.info("the program that this daemon belongs to is gone")
+        self.stop(now=True)
+
+    def _on_stop_signal(self, name: str) -> None:
+        log.info("%s: %s", name, "ending at once" if self._stopping else "draining")
+        self.stop(now=self._stopping is not None)
+
+    def _on_hangup(self) -> None:
+        try:
+            changed = self.reload()
+        except ConfigError as error:
+            log.error("the configuration was not reloaded, the old one stays: %s", error)
+        else:
+            log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+
+    def reload(self) -> list[str]:
+        """Read the configuration again; the keys that changed. Raises ConfigError, and the old one stays."""
+        notify("RELOADING=1", f"MONOTONIC_USEC={self.node.now() // 1000}")
+        try:
+            new = load(self.arguments.config, flags=self.flags, system=self.arguments.system)
+            changed = self.config.changes(new)
+            self.config = self.node.config = new
+            self.node.core.set_limits(limits_of(new))
+            logs.configure(new.text("daemon.log_level"), new.text("daemon.log_format"))
+            return changed
+        finally:
+            notify("READY=1")
+
+    def stop(self, now: bool) -> None:
+        """Drain and end, or end at once. A second word overtakes the first."""
+        if now:
+            self.node.stopping = True
+        if self._stopping is None:
+            notify("STOPPING=1", "STATUS=draining")
+            self._stopping = self.loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        node = self.node
+        node.draining = True
+        node.core.drain(node.now())
+        node.touch()
+        deadline = self.loop.time() + self.config.integer("daemon.drain_timeout_ms") / 1000
+        while node.core.running_count() and not node.stopping and self.loop.time() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        unfinished = node.core.unfinished_count()
+        if unfinished:
+            log.info("%d unfinished tasks stay with their programs", unfinished)
+        node.stopping = True
+        for session in list(node.sessions.values()):
+            session.say_goodbye()
+        self.listener.close()
+        await asyncio.sleep(0 if self._all_sent() else GOODBYE_S)
+        node.pool.close()
+        deadline = self.loop.time() + END_S
+        while not node.pool.empty and self.loop.time() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        node.pulse.stop()
+        try:
+            os.unlink(node.socket_path)
+        except FileNotFoundError:
+            log.debug("the socket was removed by somebody else")
+        log.info("stopped")
+        self._ended.set()
+
+    def _all_sent(self) -> bool:
+        return all(channel.queued == 0 for channel in self.listener.connections)

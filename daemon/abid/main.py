@@ -1,0 +1,111 @@
+"""The `abid` command: start, stop, status, reload, install-service.
+
+Each imports what it needs when it is asked for: `abid status` never loads a loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from abi.errors import AbiError, DaemonUnreachable
+
+EXIT_CODES = {"bad_config": 78, "unreachable": 69, "denied": 77, "busy": 75, "not_found": 3, "usage": 2}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except AbiError as error:
+        print(f"abid: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return EXIT_CODES.get(error.code, 1)
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="abid", description="The abi daemon: runs tasks and commands on this host.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = commands.add_parser("start", help="run the daemon, in the foreground unless -d is given")
+    start.add_argument("-c", "--config", metavar="FILE", help="configuration file (default: `abi config show` says)")
+    start.add_argument("-d", "--detach", action="store_true", help="into the background; returns when it is ready")
+    start.add_argument("--cpus", type=float, help="processors to give out (default: all that this process may use)")
+    start.add_argument("--system", action="store_true", help="use /etc/abi, /run/abi and /var/lib/abi")
+    start.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
+    start.add_argument("--owner", type=int, default=0, help=argparse.SUPPRESS)
+    start.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    start.set_defaults(run=_start)
+    stop = commands.add_parser("stop", help="let running work finish, then end the daemon")
+    stop.add_argument("--now", action="store_true", help="do not wait for running work")
+    stop.set_defaults(run=_stop)
+    commands.add_parser("status", help="say whether a daemon runs, and how busy it is").set_defaults(run=_status)
+    commands.add_parser("reload", help="read the configuration again").set_defaults(run=_reload)
+    install = commands.add_parser("install-service", help="install the systemd unit")
+    install.add_argument("--user", action="store_true", help="for the current user instead of the system")
+    install.set_defaults(run=_install_service)
+    return parser
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from abid.start import run
+
+    return run(arguments)
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    """Returns when the daemon is gone, so that a start may follow."""
+    import os
+    import select
+
+    from abi.control import connect
+
+    with connect() as control:
+        pid = control.request("ping")["pid"]
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return 0
+        control.request("stop", now=arguments.now)
+    select.select([pidfd], [], [])
+    os.close(pidfd)
+    print(f"abid stopped: pid {pid}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from abi.control import connect
+
+    try:
+        with connect() as control:
+            status = control.request("status")
+    except DaemonUnreachable as error:
+        print(f"abid does not run: {error.message}")
+        return 3
+    tasks = status["tasks"]
+    print(f"abid {status['version']} runs: pid {status['pid']}, in {status['runtime_dir']}, {status['state']}")
+    print(", ".join(f"{count} {name}" for name, count in tasks.items()))
+    return 0
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    from abi.control import connect
+
+    with connect() as control:
+        changed = control.request("reload")["changed"]
+    print(f"configuration reloaded; changed: {', '.join(changed) or 'nothing'}")
+    return 0
+
+
+def _install_service(arguments: argparse.Namespace) -> int:
+    from abid.install import install_service
+
+    return install_service(user=arguments.user)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

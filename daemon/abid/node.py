@@ -1,0 +1,310 @@
+"""The loop of one daemon: events go into the core, effects come out and are carried out, batch by batch.
+
+Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all callbacks of this turn
+of the loop have run, ``_settle`` lets the core schedule once and performs what it decided. So a frame of a thousand
+results costs one scheduling, and nothing is awaited between reading the core's state and writing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from abi.config import Config
+from abi.errors import Denied
+from abi.version import __version__
+from abi.wire.codec import decode_failure
+from abi.wire.schema import ROOT, UNITS, End, Hello, Interpreter, Program, Starting
+
+from abid import resources
+from abid.core.core import Core
+from abid.core.effects import Deliver, Discard, Dispatch, Interrupt, Kill, Note, Recall, Spawn, Stop
+from abid.core.limits import Limits
+from abid.core.session import Session
+from abid.gpus import GpuProbe, NoCards
+from abid.jobs import Jobs
+from abid.notify import Pulse
+from abid.pool import Pool
+from abid.programs import ProgramSession
+from abid.state import Identity
+from abid.submitters import Submitter
+from abid.workers import WorkerProcess
+from abid.zygotes import ZygoteProcess
+
+log = logging.getLogger(__name__)
+
+PROGRESS_NS = 4_000_000
+"""How often slot pages are read while calls wait in workers: a few of the milliseconds that a batch may take."""
+JOBS_SESSION = 0
+
+
+class Node:
+    """One daemon. ``start`` makes it from the process's surroundings; tests may make several."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        runtime_dir: Path,
+        state_dir: Path,
+        socket_path: str,
+        identity: Identity,
+        probe: GpuProbe | None = None,
+    ) -> None:
+        self.loop = loop
+        self.config = config
+        self.runtime_dir = runtime_dir
+        self.state_dir = state_dir
+        self.socket_path = socket_path
+        self.identity = identity.node
+        self.incarnation = identity.incarnation
+        self.host = socket.gethostname()
+        self.draining = False
+        self.stopping = False
+        self.sessions: dict[int, ProgramSession] = {}
+        self.on_reload: Callable[[], list[str]] = list
+        self.on_stop: Callable[[bool], None] = lambda now: None
+        self.now = time.monotonic_ns
+        self.started_ns = self.now()
+        self.cpu_units = round(config.number("workers.cpus") * UNITS) or resources.cpu_units()
+        memory = config.integer("workers.memory_bytes") or resources.memory_bytes()
+        custom = {name: round(amount * UNITS) for name, amount in config.table("workers.resources").items()}
+        gpus = (probe or NoCards()).uuids()
+        self.core = Core(limits_of(config), self.cpu_units, memory, gpus, custom, self.host)
+        self.jobs_session = self.core.open_session(JOBS_SESSION, os.getuid(), self.now(), commands=True)
+        jobs_dir = state_dir / "jobs"
+        jobs_dir.mkdir(mode=0o700, exist_ok=True)
+        jobs_prefix = self.identity + secrets.token_bytes(4)
+        self.jobs = Jobs(self, self.jobs_session, jobs_prefix, jobs_dir, config.integer("jobs.keep_max"))
+        self.pool: Pool
+        self.pulse: Pulse
+        self._touched = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        self._progress: asyncio.TimerHandle | None = None
+        self._to_pump: set[Submitter] = set()
+        self._performers: dict[type, Callable[[Any], None]] = {
+            Spawn: self._spawn,
+            Dispatch: self._dispatch,
+            Deliver: self._deliver,
+            Recall: self._recall,
+            Interrupt: self._interrupt,
+            Kill: self._kill,
+            Stop: self._stop_worker,
+            Note: self._note,
+            Discard: self._discard,
+        }
+
+    def open_pool(self, own: Interpreter, first: ZygoteProcess, estate_fd: int) -> None:
+        self.pool = Pool(self, own, first, estate_fd)
+
+    # The loop.
+
+    def touch(self) -> None:
+        """Something changed in the core: settle when this turn's callbacks have run."""
+        if not self._touched:
+            self._touched = True
+            self.loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._touched = False
+        core = self.core
+        core.schedule(self.now())
+        performers = self._performers
+        for effect in core.effects():
+            performers[type(effect)](effect)
+        if self._to_pump:
+            for port in self._to_pump:
+                port.pump()
+            self._to_pump.clear()
+        self._set_timers()
+
+    def _set_timers(self) -> None:
+        due = self.core.next_timer()
+        if due != self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = None, due or 0
+            if due is not None:
+                self._timer = self.loop.call_later(max(0, due - self.now()) / 1e9, self._on_timer)
+        if self._progress is None and self.core.wants_progress():
+            self._progress = self.loop.call_later(PROGRESS_NS / 1e9, self._on_progress)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, 0
+        self._read_pages()
+        self.core.on_timer(self.now())
+        self.touch()
+
+    def _on_progress(self) -> None:
+        self._progress = None
+        self._read_pages()
+        self.touch()
+
+    def _read_pages(self) -> None:
+        now = self.now()
+        for worker in self.core.busy_workers():
+            process = self.pool.processes.get(worker.number)
+            if process is not None:
+                page = process.page
+                self.core.on_progress(worker, page.running, page.since, now)
+
+    # Effects.
+
+    def _spawn(self, effect: Spawn) -> None:
+        self.pool.spawn(effect.worker)
+
+    def _dispatch(self, effect: Dispatch) -> None:
+        process = self.pool.processes.get(effect.worker.number)
+        if process is not None:
+            process.run(effect.records)
+
+    def _deliver(self, effect: Deliver) -> None:
+        if effect.session is self.jobs_session:
+            self.jobs.deliver(effect.records)
+            return
+        port = self._port(effect.session, effect.submitter)
+        if port is not None:
+            port.deliver(effect.records)
+
+    def _port(self, session: Session, submitter: int) -> Submitter | None:
+        if submitter == ROOT:
+            program = self.sessions.get(session.number)
+            return None if program is None else program.port
+        for process in self.pool.processes.values():
+            if isinstance(process, WorkerProcess) and process.port.number == submitter:
+                if process.core.session is session:
+                    return process.port
+        return None
+
+    def _recall(self, effect: Recall) -> None:
+        process = self.pool.processes.get(effect.worker.number)
+        if process is not None:
+            self.core.on_recalled(effect.worker, process.recall(), self.now())
+            self.touch()
+
+    def _interrupt(self, effect: Interrupt) -> None:
+        process = self.pool.processes.get(effect.worker.number)
+        if process is not None:
+            process.interrupt(effect.number)
+
+    def _kill(self, effect: Kill) -> None:
+        process = self.pool.processes.get(effect.worker.number)
+        if process is not None:
+            process.kill(effect.why)
+
+    def _stop_worker(self, effect: Stop) -> None:
+        process = self.pool.processes.get(effect.worker.number)
+        if process is not None:
+            process.stop()
+
+    def _note(self, effect: Note) -> None:
+        program = self.sessions.get(effect.session.number)
+        if program is not None and effect.submitter == ROOT:
+            program.note([Starting(seq) for seq in effect.seqs])
+
+    def _discard(self, effect: Discard) -> None:
+        """Nothing: a descriptor closes with the last reference to its Blob, which a queue to a slow reader may hold."""
+
+    # Sessions.
+
+    def open_session(self, hello: Hello, pid: int, uid: int, program: Program) -> ProgramSession:
+        """A new session, or one that a daemon before this one had, under the same ids."""
+        wanted = bytes.fromhex(hello.resume) if len(hello.resume) == 16 else b""
+        prefix = wanted or self.identity + secrets.token_bytes(4)
+        number = int.from_bytes(prefix, "big")
+        while number in self.sessions or number == JOBS_SESSION:
+            if wanted:
+                raise Denied("this session belongs to another program", hint="start a session of your own")
+            prefix = self.identity + secrets.token_bytes(4)
+            number = int.from_bytes(prefix, "big")
+        core = self.core.open_session(number, uid, self.now(), namespace=hello.namespace)
+        session = ProgramSession(self, core, pid, program, hello.namespace, prefix)
+        if wanted and hello.token:
+            session.token = hello.token
+        self.sessions[number] = session
+        log.info("%r begins", session)
+        return session
+
+    def resume_session(self, hello: Hello) -> ProgramSession | None:
+        """The session that this greeting returns to, if it is here. Raises Denied for a wrong token."""
+        if len(hello.resume) != 16:
+            return None
+        session = self.sessions.get(int.from_bytes(bytes.fromhex(hello.resume), "big"))
+        if session is not None and not secrets.compare_digest(session.token, hello.token):
+            raise Denied("this session belongs to another program", hint="start a session of your own")
+        return session
+
+    def forget_session(self, session: ProgramSession) -> None:
+        self.core.close_session(session.core, self.now())
+        self.touch()
+        # Its workers are killed by the core's effects, which need the session's processes but not the session.
+        del self.sessions[session.core.number]
+        self.loop.call_later(self.config.integer("workers.idle_timeout_ms") / 1000, self.pool.prune)
+
+    # Output of tasks.
+
+    def print_lines(self, session: Session, seq: int, stream: int, text: bytes) -> None:
+        program = self.sessions.get(session.number)
+        if program is not None:
+            program.print_lines(seq, session.name_of(seq), stream, text)
+
+    def output_is_stuck(self, session: Session) -> bool:
+        program = self.sessions.get(session.number)
+        return program is not None and program.output_is_stuck()
+
+    def pump_later(self, port: Submitter) -> None:
+        self._to_pump.add(port)
+        self.touch()
+
+    # What people ask.
+
+    def failure_text(self, end: End) -> str:
+        return decode_failure(end.payload).text if end.payload else ""
+
+    def status(self) -> dict[str, Any]:
+        """The words of `abi status`."""
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "node": self.identity.hex(),
+            "host": self.host,
+            "uptime_s": round((self.now() - self.started_ns) / 1e9, 3),
+            "state": "draining" if self.draining else "ready",
+            "sessions": len(self.sessions),
+            **self.core.status(),
+            "jobs": self.jobs.counts(),
+            "loop_lag_ms_p99": round(self.pulse.p99_s() * 1000, 3),
+            "runtime_dir": str(self.runtime_dir),
+            "state_dir": str(self.state_dir),
+            "config_file": self.config.file,
+        }
+
+    def reload(self) -> list[str]:
+        """Read the configuration again; what changed. Raises ConfigError and keeps the old one."""
+        return self.on_reload()
+
+    def stop(self, now: bool) -> None:
+        self.on_stop(now)
+
+
+def limits_of(config: Config) -> Limits:
+    """The core's limits, from the configuration."""
+    return Limits(
+        processes_max=config.integer("workers.processes_max"),
+        tasks_max=config.integer("queue.tasks_max"),
+        bytes_max=config.integer("queue.bytes_max"),
+        nested_reserve=config.integer("queue.nested_reserve"),
+        aging_ns=config.integer("queue.aging_ms") * 1_000_000,
+        interrupt_grace_ns=config.integer("workers.interrupt_grace_ms") * 1_000_000,
+        idle_timeout_ns=config.integer("workers.idle_timeout_ms") * 1_000_000,
+        uncharged_starts_max=config.integer("tasks.uncharged_starts_max"),
+        unread_results_bytes_max=config.integer("queue.unread_results_bytes_max"),
+    )

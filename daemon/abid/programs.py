@@ -1,0 +1,145 @@
+"""A program's session: it ends with the process that registered it, not with its connection.
+
+The pidfd of the program says when it is gone. A connection that is lost before that may come back within
+``session_grace_ms``: the tasks go on, their ends wait in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from abi.errors import ProtocolError
+from abi.wire.codec import encode_items
+from abi.wire.frames import Frame
+from abi.wire.schema import ROOT, Item, Kind, Output, Program
+
+from abid.channel import Channel
+from abid.submitters import Submitter
+
+if TYPE_CHECKING:
+    from abid.core.session import Session
+    from abid.node import Node
+
+log = logging.getLogger(__name__)
+
+OUTPUT_QUEUED_MAX = 4096
+"""Lines' worth of output that wait for a program before its tasks' prints block: about 1 MiB as programs print."""
+
+
+class ProgramSession:
+    """One program: its core session, its connection (or none for a while), its world."""
+
+    def __init__(self, node: Node, core: Session, pid: int, program: Program, namespace: str, prefix: bytes) -> None:
+        self.node = node
+        self.core = core
+        self.program = program
+        self.namespace = namespace
+        self.prefix = prefix
+        self.pid = pid
+        self.token = secrets.token_hex(16)
+        self.port = Submitter(node, core, ROOT)
+        self.outputs_queued = 0
+        self._submitters = 0
+        self._grace: asyncio.TimerHandle | None = None
+        self._ended = False
+        self._pidfd = os.pidfd_open(pid)
+        node.loop.add_reader(self._pidfd, self._on_program_gone)
+
+    def __repr__(self) -> str:
+        return f"<session {self.prefix.hex()} of {self.program.name}, pid {self.pid}>"
+
+    def next_submitter(self) -> int:
+        """A number for the next worker, unique in the life of the session."""
+        self._submitters += 1
+        return self._submitters
+
+    def attach(self, channel: Channel) -> None:
+        """This connection speaks for the program from now on; one that spoke before is closed."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        old, self.port.channel = self.port.channel, channel
+        if old is not None:
+            old.close("")
+        channel.on_frame = self.on_frame
+        channel.on_drained = self._on_drained
+
+    def on_frame(self, frame: Frame, fds: list[int]) -> None:
+        if frame.kind == Kind.BYE:
+            self.end("the program said goodbye")
+            return
+        self.port.on_frame(frame, fds)
+
+    def on_channel_closed(self, channel: Channel, why: str) -> None:
+        if self.port.channel is not channel or self._ended:
+            return
+        self.port.channel = None
+        log.info("%r: connection closed%s", self, f": {why}" if why else "")
+        grace_s = self.node.config.integer("tasks.session_grace_ms") / 1000
+        self._grace = self.node.loop.call_later(grace_s, self.end, "its connection did not come back")
+
+    def print_lines(self, seq: int, name: str, stream: int, text: bytes) -> None:
+        self.outputs_queued += 1
+        self.port.say(Kind.OUTPUT, Output(seq, name, stream, text))
+        self.node.pump_later(self.port)
+
+    def output_is_stuck(self) -> bool:
+        return self.outputs_queued > OUTPUT_QUEUED_MAX
+
+    def _on_drained(self) -> None:
+        self.port.pump()
+        self.recount()
+
+    def recount(self) -> None:
+        if self.outputs_queued and not self.port.outgoing:
+            self.outputs_queued = 0
+
+    def note(self, items: list[Item]) -> bool:
+        """Tell the program now; whether the kernel holds all of it, so that it survives this daemon."""
+        channel = self.port.channel
+        if channel is None:
+            return False
+        self.port.pump()
+        if self.port.outgoing:
+            return False
+        channel.send(Kind.STARTING, encode_items(items))
+        return channel.queued == 0
+
+    def say_goodbye(self) -> None:
+        """The daemon is about to go: the program keeps what is unfinished and looks for the next one."""
+        channel = self.port.channel
+        if channel is not None and not channel.closed:
+            self.port.pump()
+            channel.send(Kind.BYE, encode_items([]))
+
+    def _on_program_gone(self) -> None:
+        self.end("the program is gone")
+
+    def end(self, why: str) -> None:
+        """The session is over: its work is cancelled, its workers end. Idempotent."""
+        if self._ended:
+            return
+        self._ended = True
+        log.info("%r ends: %s", self, why)
+        if self._grace is not None:
+            self._grace.cancel()
+        self.node.loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        channel, self.port.channel = self.port.channel, None
+        self.port.outgoing.clear()
+        if channel is not None:
+            channel.close("")
+        self.node.forget_session(self)
+
+
+def check_program(program: Program | None) -> Program:
+    """Raises ProtocolError if a session's greeting does not say what its workers need."""
+    if program is None:
+        raise ProtocolError("a session's greeting must describe its program")
+    if not os.path.isabs(program.interpreter.executable):
+        raise ProtocolError(f"the interpreter {program.interpreter.executable!r} is not an absolute path")
+    return program

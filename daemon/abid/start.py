@@ -1,0 +1,138 @@
+"""From a command line to a running daemon, in the order that makes each step safe.
+
+1. configuration and directories, so that a mistake in them is said at once;
+2. the lock, before anything is changed that a living daemon uses;
+3. into the background, if asked, keeping the lock;
+4. the estate lock: the processes of a daemon that was killed are gone before anything runs again;
+5. the zygote, which loads while this process imports its own loop;
+6. identity and incarnation on disk, then the socket, then the word that we are ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from abi import paths
+from abi.config import Config, load
+from abi.errors import AbiError
+from abi.interpreter import this_interpreter
+
+from abid import lock, logs
+
+
+log = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The whole life of a daemon; its exit code. Raises AbiError for what is wrong before it is ready."""
+    flags = {} if arguments.cpus is None else {"workers.cpus": arguments.cpus}
+    config = load(arguments.config, flags=flags, system=arguments.system)
+    runtime_dir = Path(paths.runtime_dir(system=arguments.system))
+    state_dir, remark = paths.state_dir(system=arguments.system)
+    lock_fd = lock.take(runtime_dir)
+    ready_fd = arguments.ready_fd
+    if arguments.detach:
+        ready_fd = _into_background(lock_fd, runtime_dir)
+    try:
+        return _run(arguments, config, flags, runtime_dir, Path(state_dir), remark, ready_fd)
+    except AbiError as error:
+        _tell(ready_fd, f"{error.message}\t{error.hint}\t{error.code}")
+        raise
+
+
+def _run(
+    arguments: argparse.Namespace,
+    config: Config,
+    flags: dict[str, Any],
+    runtime_dir: Path,
+    state_dir: Path,
+    remark: str,
+    ready_fd: int,
+) -> int:
+    _raise_descriptor_limit()
+    estate_fd = lock.take_estate(runtime_dir)
+    from abid.zygotes import ZygoteProcess, become_subreaper  # after the locks: a second start stays cheap
+
+    become_subreaper()
+    own = this_interpreter()
+    first = ZygoteProcess(own, runtime_dir, estate_fd)
+    logs.configure(config.text("daemon.log_level"), config.text("daemon.log_format"))
+    if remark:
+        log.warning("%s", remark)
+    os.chdir("/")
+    from abid.daemon import Daemon
+
+    daemon = Daemon(arguments, config, flags, runtime_dir, state_dir)
+    return daemon.run(own, first, estate_fd, lambda: _tell(ready_fd, "ready"))
+
+
+def _raise_descriptor_limit() -> None:
+    """Each worker takes five descriptors and each large object one, so take what the host allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _into_background(lock_fd: int, runtime_dir: Path) -> int:
+    """Become a daemon. The parent waits until the child is ready, or says why not, and exits; the child goes on.
+
+    Returns the descriptor on which the child is to say that it is ready.
+    """
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid:
+        os.close(write_fd)
+        os._exit(_wait_for_child(read_fd, pid, runtime_dir))
+    os.close(read_fd)
+    os.setsid()
+    lock.rename_owner(lock_fd)
+    null = os.open(os.devnull, os.O_RDWR)
+    log_fd = os.open(
+        runtime_dir / "abid.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log_fd, 2)
+    os.close(null)
+    os.close(log_fd)
+    return write_fd
+
+
+def _wait_for_child(read_fd: int, pid: int, runtime_dir: Path) -> int:
+    """What the foreground says and exits with."""
+    with open(read_fd, encoding="utf-8") as pipe:
+        words = pipe.readline().strip()
+    if words == "ready":
+        print(f"abid runs: pid {pid}, in {runtime_dir}")
+        sys.stdout.flush()
+        return 0
+    message, _, rest = words.partition("\t")
+    hint, _, code = rest.partition("\t")
+    print(f"abid: {message or f'it ended before it was ready; see {runtime_dir}/abid.log'}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    sys.stderr.flush()
+    return 78 if code == "bad_config" else 1
+
+
+def _tell(ready_fd: int, words: str) -> None:
+    if ready_fd < 0:
+        return
+    try:
+        os.write(ready_fd, words.replace("\n", " ").encode() + b"\n")
+        os.close(ready_fd)
+    except OSError:
+        return  # whoever asked is gone; that is no reason not to run
+
+
+def enable_stack_dumps() -> None:
+    """SIGUSR1 prints the stack of every thread to stderr, even from a loop that hangs."""
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)

@@ -1,0 +1,174 @@
+"""Whoever submits — a program, or a worker on behalf of its program — says the same things in the same frames.
+
+A ``Submitter`` turns those frames into events for the core and the core's deliveries into frames. What is to be sent is
+kept as a queue of items and made into frames only when the connection has room, so a million unread results cost their
+reader's place in a queue and nothing more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from abi.errors import ProtocolError
+from abi.objects.blob import Blob
+from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
+from abi.wire.schema import End, Item, Kind, Output, Starting
+
+from abid.core.session import Session
+from abid.core.task import Record
+
+if TYPE_CHECKING:
+    from abid.channel import Channel
+    from abid.node import Node
+
+KINDS = (
+    Kind.FUNCTION,
+    Kind.OPTIONS,
+    Kind.SUBMIT,
+    Kind.PUT,
+    Kind.WANT,
+    Kind.BORROW,
+    Kind.RELEASE,
+    Kind.CANCEL,
+)
+QUEUED_BYTES_MAX = 1024 * 1024
+"""Bytes handed to the kernel's queue before we wait for it to drain: enough to keep any reader busy."""
+ITEMS_PER_FRAME_MAX = 4096
+
+
+class Submitter:
+    """One end of a connection that submits. ``channel`` is set by the owner, and None while it is away."""
+
+    def __init__(self, node: Node, session: Session, number: int) -> None:
+        self.node = node
+        self.session = session
+        self.number = number
+        self.channel: Channel | None = None
+        self.outgoing: deque[tuple[int, Item, list[Blob] | None]] = deque()
+        self._handlers: dict[int, Callable[[list[Any], list[int]], None]] = {
+            Kind.FUNCTION: self._on_function,
+            Kind.OPTIONS: self._on_options,
+            Kind.SUBMIT: self._on_submit,
+            Kind.PUT: self._on_put,
+            Kind.WANT: self._on_want,
+            Kind.BORROW: self._on_borrow,
+            Kind.RELEASE: self._on_release,
+            Kind.CANCEL: self._on_cancel,
+        }
+        self._decoders = decoders(KINDS, {Kind.SUBMIT: Record})
+
+    def on_frame(self, frame: Frame, fds: list[int]) -> None:
+        """Raises ProtocolError for what is no message of a submitter."""
+        if frame.codec != MSGPACK:
+            raise ProtocolError("a session speaks msgpack after its greeting")
+        items = decode_items(self._decoders, frame.kind, frame.payload)
+        self._handlers[frame.kind](items, fds)
+        self.node.touch()
+
+    # What submitters say.
+
+    def _on_function(self, items: list[Any], fds: list[int]) -> None:
+        blobs = Blobs(fds)
+        for function in items:
+            blob = blobs.take(function.size) if function.pickled is None else None
+            self.node.core.on_function(self.session, self.number, function, blob)
+        blobs.done()
+
+    def _on_options(self, items: list[Any], fds: list[int]) -> None:
+        for options in items:
+            self.node.core.on_options(self.session, self.number, options)
+
+    def _on_submit(self, items: list[Any], fds: list[int]) -> None:
+        if fds:
+            blobs = Blobs(fds)
+            for record in items:
+                if record.size:
+                    record.blobs = [blobs.take(record.size)]
+            blobs.done()
+        self.node.core.on_submit(self.session, self.number, items, self.node.now())
+
+    def _on_put(self, items: list[Any], fds: list[int]) -> None:
+        blobs = Blobs(fds)
+        for put in items:
+            blob = blobs.take(put.size) if put.size else None
+            self.node.core.on_put(self.session, self.number, put, [blob] if blob else None, self.node.now())
+        blobs.done()
+
+    def _on_want(self, items: list[Any], fds: list[int]) -> None:
+        self.node.core.on_want(self.session, self.number, [item.seq for item in items])
+
+    def _on_borrow(self, items: list[Any], fds: list[int]) -> None:
+        self.node.core.on_borrow(self.session, self.number, [item.seq for item in items])
+
+    def _on_release(self, items: list[Any], fds: list[int]) -> None:
+        self.node.core.on_release(self.session, self.number, [item.seq for item in items])
+
+    def _on_cancel(self, items: list[Any], fds: list[int]) -> None:
+        for item in items:
+            self.node.core.on_cancel(self.session, [item.seq], item.force, item.recursive, self.node.now())
+
+    # What they are told.
+
+    def deliver(self, records: list[Record]) -> None:
+        """Queue the ends of these tasks."""
+        outgoing = self.outgoing
+        for record in records:
+            end = record.end
+            assert end is not None
+            outgoing.append((Kind.END, end, record.blobs))
+        self.pump()
+
+    def say(self, kind: Kind, item: Output | Starting) -> None:
+        self.outgoing.append((kind, item, None))
+
+    def pump(self) -> None:
+        """Send as much of the queue as the connection has room for."""
+        channel = self.channel
+        if channel is None:
+            return
+        while self.outgoing and channel.queued < QUEUED_BYTES_MAX and not channel.closed:
+            kind, items, fds = self._next_frame()
+            channel.send(kind, encode_items(items), fds)
+
+    def _next_frame(self) -> tuple[int, list[Item], list[int]]:
+        """A run of items of one kind from the front of the queue, within the limits of a frame."""
+        outgoing = self.outgoing
+        kind = outgoing[0][0]
+        items: list[Item] = []
+        fds: list[int] = []
+        size = 0
+        while outgoing and outgoing[0][0] == kind and size < BATCH_BYTES and len(items) < ITEMS_PER_FRAME_MAX:
+            _, item, blobs = outgoing[0]
+            if blobs:
+                if len(fds) + len(blobs) > DESCRIPTORS_MAX and items:
+                    break
+                fds.extend(blob.fd for blob in blobs)
+            outgoing.popleft()
+            items.append(item)
+            size += 32 + (len(item.payload) if type(item) is End else 256)
+        return kind, items, fds
+
+
+class Blobs:
+    """The descriptors of one frame, taken in the order of its items; what nobody takes is closed."""
+
+    def __init__(self, fds: list[int]) -> None:
+        self._fds = fds
+        self._at = 0
+
+    def take(self, size: int) -> Blob:
+        """Raises ProtocolError when the frame brought fewer descriptors than its items name."""
+        if self._at == len(self._fds):
+            self.done()
+            raise ProtocolError("a frame brought fewer descriptors than its items name")
+        fd = self._fds[self._at]
+        self._at += 1
+        return Blob(fd, size)
+
+    def done(self) -> None:
+        for fd in self._fds[self._at :]:
+            Blob(fd, 0).close()
+        self._at = len(self._fds)

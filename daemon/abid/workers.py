@@ -1,0 +1,300 @@
+"""One worker process as its daemon sees it: a socket, a slot page, two pipes, and how it died.
+
+Reading a pipe while tasks follow each other within microseconds must not give one task's line to another. As numbered
+steps (the worker's are in ``abi_worker``):
+
+1. We store READING = 1 and fence (``abi.objects.fence``), then load RUNNING = n.
+2. A worker that ends call n stores RUNNING = 0, *then* loads READING, and waits while it is 1; only then does it read
+   what is left in the pipes itself and starts no call before that.
+3. So if we see n, then until we store READING = 0 the worker is within n or waits behind it: all bytes are n's.
+   If we see 0, a call has just ended and the worker takes the bytes itself, or it is idle and a thread that some task
+   left running writes: those lines are charged to the last task.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from abi.errors import ProtocolError
+from abi.objects.fence import barrier
+from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
+from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.frames import MSGPACK, Frame
+from abi.wire.schema import Call, Kind, Part, Run, Setup
+
+from abid.channel import Channel
+from abid.output import STDERR, STDOUT, Lines
+from abid.submitters import Blobs, Submitter
+
+if TYPE_CHECKING:
+    from abid.core.task import Record
+    from abid.core.workers import Worker
+    from abid.node import Node
+    from abid.zygotes import Zygote
+
+log = logging.getLogger(__name__)
+
+PIPE_READ_BYTES = 64 * 1024
+BETWEEN_CALLS_S = 0.001
+"""How long to leave a pipe alone whose worker is between two calls and will take the bytes itself."""
+DESCRIPTORS_PER_RUN_MAX = 250
+KINDS = (Kind.RESULT, Kind.DROPPED, Kind.PRINTED, Kind.BLOCKED, Kind.UNBLOCKED)
+
+
+class WorkerProcess:
+    """Speaks to one worker of Python tasks. The core decides, this carries it out."""
+
+    def __init__(self, node: Node, core_worker: Worker, zygote: Zygote, setup: Setup) -> None:
+        self.node = node
+        self.core = core_worker
+        self.number = core_worker.number
+        self.zygote = zygote
+        self.pid = 0
+        self.killed_because = ""
+        self.lines = Lines()
+        self.port = Submitter(node, core_worker.session, setup.submitter)
+        self._pidfd = -1
+        self._last_seq = 0
+        self._functions: set[int] = set()
+        self._options: set[int] = set()
+        self._decoders = decoders(KINDS)
+        self._handlers: dict[int, Callable[[list[Any], list[int]], None]] = {
+            Kind.RESULT: self._on_results,
+            Kind.DROPPED: self._on_dropped,
+            Kind.PRINTED: self._on_printed,
+            Kind.BLOCKED: self._on_blocked,
+            Kind.UNBLOCKED: self._on_unblocked,
+        }
+        self._pipes: dict[int, int] = {}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.page, page_fd = SlotPage.create()
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+        self._pipes = {out_read: STDOUT, err_read: STDERR}
+        with theirs:
+            zygote.fork(self.number, False, [theirs.fileno(), page_fd, out_write, err_write, out_read, err_read])
+        for fd in (page_fd, out_write, err_write):
+            os.close(fd)
+        self.channel = Channel(node.loop, ours, self._on_frame, self._on_channel_closed)
+        self.channel.on_drained = self.port.pump
+        self.port.channel = self.channel
+        self.channel.send(Kind.SETUP, encode_items([setup]))
+        for fd in self._pipes:
+            node.loop.add_reader(fd, self._on_pipe, fd)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.number}, pid {self.pid}, {self.page!r}>"
+
+    # From the core to the process.
+
+    def run(self, records: list[Record]) -> None:
+        """Send calls, in order, after the functions and options they name."""
+        session = self.core.session
+        for record in records:
+            if record.function not in self._functions:
+                self._functions.add(record.function)
+                function, blob = session.function_item(record.function)
+                self.channel.send(Kind.FUNCTION, encode_items([function]), [blob.fd] if blob else ())
+            if record.options not in self._options:
+                self._options.add(record.options)
+                self.channel.send(Kind.OPTIONS, encode_items([session.options_item(record.options)]))
+        simple: list[Any] = []
+        for record in records:
+            if record.size or record.dependencies is not None:
+                self._send_run(simple, [])
+                simple = []
+                self._send_run(*self._call_with_payloads(record))
+            else:
+                simple.append(
+                    (record.number, record.seq, record.attempt, record.function, record.options, record.arguments)
+                )
+        self._send_run(simple, [])
+
+    def _send_run(self, calls: list[Any], fds: list[int]) -> None:
+        if calls:
+            self.channel.send(Kind.RUN, encode_items([Run(self.page.epoch, calls)]), fds)
+
+    def _call_with_payloads(self, record: Record) -> tuple[list[Call], list[int]]:
+        """A call whose arguments or dependencies lie in descriptors, or bring other objects' payloads along."""
+        fds = [blob.fd for blob in record.blobs] if record.size and record.blobs else []
+        values = []
+        for dependency in record.dependencies or ():
+            payload, blob = self.core.session.payload_of(dependency.seq, dependency.index)
+            values.append(Part(payload, blob.size if blob else 0))
+            if blob:
+                fds.append(blob.fd)
+        call = Call(
+            number=record.number,
+            seq=record.seq,
+            attempt=record.attempt,
+            function=record.function,
+            options=record.options,
+            arguments=record.arguments,
+            size=record.size,
+            dependencies=record.dependencies,
+            values=values,
+        )
+        return [call], fds
+
+    def recall(self) -> int:
+        """Take back what has not started; the number of the call that has (0: none), to be told to the core."""
+        self.page.epoch += 1
+        barrier()
+        return self.page.running
+
+    def interrupt(self, number: int) -> None:
+        """Raise KeyboardInterrupt in this call, in no other and in none of our own code (see the worker's handler)."""
+        self.page.interrupt = number
+        barrier()
+        self.signal(INTERRUPT_SIGNAL)
+
+    def kill(self, why: str) -> None:
+        self.killed_because = self.killed_because or why
+        self.signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let an idle worker go: it leaves when it reads this."""
+        self.channel.send(Kind.STOP, encode_items([]))
+
+    def signal(self, number: int) -> None:
+        if self._pidfd < 0:
+            return  # not forked yet; `forked` makes up for a kill
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def forked(self, pid: int, pidfd: int) -> None:
+        self.pid, self._pidfd = pid, pidfd
+        if self.killed_because:
+            self.signal(signal.SIGKILL)
+
+    # From the process to the core.
+
+    def _on_frame(self, frame: Frame, fds: list[int]) -> None:
+        handler = self._handlers.get(frame.kind)
+        if handler is None:
+            self.port.on_frame(frame, fds)
+            return
+        if frame.codec != MSGPACK:
+            raise ProtocolError("a worker speaks msgpack")
+        handler(decode_items(self._decoders, frame.kind, frame.payload), fds)
+        self.node.touch()
+
+    def _on_results(self, ends: list[Any], fds: list[int]) -> None:
+        blobs: dict[int, list[Any]] | None = None
+        if fds:
+            taken = Blobs(fds)
+            blobs = {}
+            for index, end in enumerate(ends):
+                sizes = [end.size] if end.size else []
+                sizes.extend(part.size for part in end.parts or () if part.size)
+                if sizes:
+                    blobs[index] = [taken.take(size) for size in sizes]
+            taken.done()
+        for end in ends:
+            for stream, line in self.lines.finish(end.seq):
+                self.node.print_lines(self.core.session, end.seq, stream, line)
+        self._last_seq = ends[-1].seq if ends else self._last_seq
+        self.node.core.on_results(self.core, ends, self.node.now(), blobs)
+
+    def _on_dropped(self, items: list[Any], fds: list[int]) -> None:
+        self.node.core.on_dropped(self.core, [item.number for item in items], self.node.now())
+
+    def _on_printed(self, items: list[Any], fds: list[int]) -> None:
+        for item in items:
+            self._print(self.seq_of(item.number), item.stream, item.data)
+
+    def _on_blocked(self, items: list[Any], fds: list[int]) -> None:
+        for item in items:
+            self.node.core.on_blocked(self.core, item.number, self.node.now())
+
+    def _on_unblocked(self, items: list[Any], fds: list[int]) -> None:
+        for item in items:
+            self.node.core.on_unblocked(self.core, item.number, self.node.now())
+
+    def seq_of(self, number: int) -> int:
+        """The task of an outstanding call; the last one's if the call is unknown."""
+        for record in self.core.outstanding:
+            if record.number == number:
+                return int(record.seq)
+        return self._last_seq
+
+    # What it prints.
+
+    def _on_pipe(self, fd: int) -> None:
+        if self.node.output_is_stuck(self.core.session):
+            self._read_later(fd)  # the program reads nothing: its tasks' prints block, rather than our memory grow
+            return
+        self.page.reading = 1
+        barrier()
+        number = self.page.running
+        try:
+            if not number and self.core.outstanding:
+                self._read_later(fd)
+                return
+            self._read_pipe(fd, self.seq_of(number))
+        finally:
+            self.page.reading = 0
+
+    def _read_later(self, fd: int) -> None:
+        self.node.loop.remove_reader(fd)
+        self.node.loop.call_later(BETWEEN_CALLS_S, self._read_again, fd)
+
+    def _read_again(self, fd: int) -> None:
+        if fd in self._pipes:
+            self.node.loop.add_reader(fd, self._on_pipe, fd)
+
+    def _read_pipe(self, fd: int, seq: int) -> bool:
+        """One read; False when the pipe is empty or closed."""
+        try:
+            data = os.read(fd, PIPE_READ_BYTES)
+        except BlockingIOError:
+            return False
+        if data:
+            self._print(seq, self._pipes[fd], data)
+            return True
+        self.node.loop.remove_reader(fd)  # the worker closed all its descriptors; the task goes on without a voice
+        return False
+
+    def _print(self, seq: int, stream: int, data: bytes) -> None:
+        whole = self.lines.feed(seq, stream, data)
+        if whole:
+            self.node.print_lines(self.core.session, seq, stream, whole)
+
+    # How it ends.
+
+    def _on_channel_closed(self, why: str) -> None:
+        """It closed its socket, or broke the protocol. Its death is told by the zygote; see that it comes."""
+        self.port.channel = None
+        self.kill(why and f"the worker broke the protocol: {why}")
+
+    def collect(self) -> int:
+        """The process is gone: take in all it had said, and release what was held for it. Which call was running."""
+        while self.channel.read_once():
+            pass
+        self.channel.close("")
+        number = self.page.running
+        seq = self.seq_of(number)
+        for fd in list(self._pipes):
+            while self._read_pipe(fd, seq):
+                pass
+            self.node.loop.remove_reader(fd)
+            del self._pipes[fd]
+            os.close(fd)
+        for stream, line in self.lines.finish(seq):
+            self.node.print_lines(self.core.session, seq, stream, line)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        return number
+
+    def stderr_tail(self, number: int) -> str:
+        return self.lines.tail(self.seq_of(number))

@@ -1,0 +1,196 @@
+"""Zygotes: one per interpreter, from which workers are forked in two milliseconds.
+
+A zygote and its workers hold the estate lock (see ``lock``). When a zygote dies its workers die with it (the kernel sees
+to that), and what those leave behind comes to this process, a child subreaper, which ends it: ``sweep``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.frames import Frame
+from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
+
+from abid.channel import Channel
+
+log = logging.getLogger(__name__)
+
+PR_SET_CHILD_SUBREAPER = 36
+SWEEP_AGAIN_S = 0.02
+STDERR_TAIL_BYTES = 4096
+INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+
+_decoders = decoders((Kind.FORKED, Kind.EXITED, Kind.READY))
+
+
+def key_of(interpreter: Interpreter) -> tuple[Any, ...]:
+    """What makes two programs share a zygote: the same Python, seen from the same environment, started alike."""
+    folder = os.path.dirname(interpreter.executable)
+    flags = tuple(flag for flag in interpreter.flags if flag != "-P")  # a zygote never runs from the current directory
+    return (
+        folder,
+        os.path.realpath(interpreter.executable),
+        flags,
+        tuple(sorted(interpreter.variables.items())),
+        tuple(interpreter.package_path),
+    )
+
+
+class ZygoteProcess:
+    """The process alone, started before the loop runs, so that it loads while the daemon does."""
+
+    def __init__(self, interpreter: Interpreter, runtime_dir: Path, estate_fd: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = ours
+        self.stderr_fd = os.memfd_create("abi-zygote-stderr", os.MFD_CLOEXEC)
+        environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+        environment |= interpreter.variables
+        path = [*interpreter.package_path, *filter(None, [interpreter.variables.get("PYTHONPATH")])]
+        if path:
+            environment["PYTHONPATH"] = os.pathsep.join(path)
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    interpreter.executable,
+                    *(flag for flag in interpreter.flags if flag != "-P"),
+                    *("-P", "-m", "abi_worker", str(runtime_dir)),
+                    *("--socket", str(theirs.fileno()), "--lock", str(estate_fd)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self.stderr_fd,
+                stderr=self.stderr_fd,
+                pass_fds=(theirs.fileno(), estate_fd),
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def stderr_tail(self) -> str:
+        size = os.fstat(self.stderr_fd).st_size
+        data = os.pread(self.stderr_fd, STDERR_TAIL_BYTES, max(0, size - STDERR_TAIL_BYTES))
+        return data.decode("utf-8", "replace").strip()
+
+
+class Zygote:
+    """A zygote on the loop. ``on_forked(worker, pid, pidfd)``, ``on_exited(worker, status)``, ``on_gone(zygote, why)``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        process: ZygoteProcess,
+        on_forked: Callable[[int, int, int], None],
+        on_exited: Callable[[int, int], None],
+        on_gone: Callable[[Zygote, str], None],
+    ) -> None:
+        self.process = process
+        self.pid = process.process.pid
+        self.workers: set[int] = set()
+        self._loop = loop
+        self._on_forked = on_forked
+        self._on_exited = on_exited
+        self._on_gone = on_gone
+        self._pidfd = os.pidfd_open(self.pid)
+        self._gone = False
+        self.channel = Channel(loop, process.sock, self._on_frame, self._on_channel_closed)
+        loop.add_reader(self._pidfd, self._on_death)
+
+    def fork(self, worker: int, command: bool, fds: Sequence[int]) -> None:
+        self.workers.add(worker)
+        self.channel.send(Kind.FORK, encode_items([Fork(worker, command)]), fds)
+
+    def close(self) -> None:
+        """Ask it to end everything below it and go: closing our end is the word for that."""
+        self.channel.close("")
+
+    def _on_frame(self, frame: Frame, fds: list[int]) -> None:
+        for item in decode_items(_decoders, frame.kind, frame.payload):
+            match item:
+                case Forked(worker=worker, pid=pid):
+                    self._on_forked(worker, pid, fds.pop(0))
+                case Exited(worker=worker, status=status):
+                    self.workers.discard(worker)
+                    self._on_exited(worker, status)
+                case _:
+                    log.debug("zygote %d is ready", self.pid)
+
+    def _on_channel_closed(self, why: str) -> None:
+        if why:
+            log.error("zygote %d: %s", self.pid, why)
+            self.process.process.kill()
+
+    def _on_death(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        while self.channel.read_once():  # what it said before it died: workers that had ended already
+            pass
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = self.process.process.wait()
+        self.channel.close("")
+        tail = self.process.stderr_tail()
+        os.close(self.process.stderr_fd)
+        why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        self._on_gone(self, f"{why}\n{tail}" if tail else why)
+
+
+def become_subreaper() -> None:
+    """Orphans of dead zygotes come to this process rather than to init. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def sweep(known: set[int]) -> int:
+    """Kill and reap every child of this process that is not in ``known``; how many were there.
+
+    Called again until it finds none: what a killed child leaves behind comes to us only then.
+    """
+    found = 0
+    for pid in _children():
+        if pid in known:
+            continue
+        found += 1
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, os.WNOHANG)
+        except (ProcessLookupError, ChildProcessError):
+            continue
+    return found
+
+
+def _children() -> list[int]:
+    """Pids of all our children, those of every thread."""
+    pids: list[int] = []
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
+                pids.extend(int(word) for word in file.read().split())
+    except FileNotFoundError:
+        return _children_by_parent()
+    return pids
+
+
+def _children_by_parent() -> list[int]:
+    """The same where the kernel was built without /proc/…/children."""
+    own = os.getpid()
+    pids = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                    if int(file.read().rpartition(")")[2].split()[1]) == own:
+                        pids.append(int(name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return pids
