@@ -17,7 +17,7 @@ from abi import transport
 HEADER = struct.Struct("<IBBH")
 HELLO, WELCOME, REFUSED, REQUEST, RESPONSE, EVENT = range(1, 7)
 Object = dict[str, Any]
-# What a request is answered with: events, then {"result": …} or {"error": …} last.
+# What a request is answered with: events, then {"result": …}, {"error": …} or {"hang up": …} last.
 Script = Callable[[Object], list[Object]]
 
 
@@ -51,8 +51,14 @@ class ScriptedDaemon:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            with sock, sock.makefile("rb") as reader:
+            threading.Thread(target=self._serve_one, args=(sock,), daemon=True).start()
+
+    def _serve_one(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as reader:
+            try:
                 self._converse(sock, reader)
+            except ConnectionError:
+                return  # the client has gone, as it may
 
     def _converse(self, sock: socket.socket, reader: Any) -> None:
         while header := reader.read(HEADER.size):
@@ -70,14 +76,18 @@ class ScriptedDaemon:
                 send(sock, WELCOME, self.welcome)
             else:
                 self.requests.append(message)
-                self._answer(sock, message)
+                if not self._answer(sock, message):
+                    return
 
-    def _answer(self, sock: socket.socket, request: Object) -> None:
+    def _answer(self, sock: socket.socket, request: Object) -> bool:
         script = self.scripts.get(request["op"])
         answers = script(request) if script else [{"error": {"code": "internal", "message": f"unscripted {request}"}}]
         for answer in answers:
+            if "hang up" in answer:
+                return False
             kind = RESPONSE if answer.keys() & {"result", "error"} else EVENT
             send(sock, kind, {"id": request["id"], **(answer if kind == RESPONSE else {"event": answer})})
+        return True
 
 
 def send(sock: socket.socket, kind: int, message: Object) -> None:
