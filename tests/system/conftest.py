@@ -1,0 +1,25 @@
+"""Fixtures of the tests with real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.harness import Daemon
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A daemon of two processors, for one test."""
+    made = Daemon()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    """A daemon for all tests of a module that leave it as it was."""
+    made = Daemon()
+    yield made
+    made.close()
