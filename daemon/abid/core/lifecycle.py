@@ -1,0 +1,468 @@
+"""A task's life apart from workers: admission, dependencies, its one end, and how long it is kept after that.
+
+``finish`` is the only way to ENDED, but for the straight case in ``results``, which does the same for a task on which
+nothing hangs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from abi.errors import ProtocolError
+from abi.ids import COUNTER_BITS
+from abi.wire.schema import ROOT, End, EndKind, Failure, Put
+from abid.core import task
+from abid.core.board import Board
+from abid.core.session import Holder, Session
+from abid.core.task import ASSIGNED, ENDED, QUEUED, WAITING, Record
+
+NOTES_MAX: Final = 4
+"""Notes that a failure gathers on its way along a chain of dependents: the first say where it came from."""
+
+_failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def on_submit(board: Board, session: Session, submitter: int, records: list[Record], now: int) -> None:
+    """Admit a batch. Raises ProtocolError for an index that was never defined; what came before it is admitted."""
+    if session.closed:
+        return
+    holder = session.holder(submitter)
+    functions_count, options_count = len(holder.functions), len(holder.options)
+    if not holder.identity:
+        _renumber(session, holder, records)
+        functions_count, options_count = len(session.functions), len(session.options)
+    reserve = board.limits.nested_reserve if submitter else 0
+    room = board.limits.tasks_max + reserve - session.open_tasks
+    if board.draining or room < len(records) or session.open_bytes >= board.limits.bytes_max + (reserve << 10):
+        room = 0 if board.draining or session.open_bytes >= board.limits.bytes_max + (reserve << 10) else room
+        records = _refuse_beyond(board, session, submitter, records, room, now)
+    tasks, options = session.tasks, session.options
+    known_function = known_options = -1
+    error = ""
+    straight = size = 0
+    plain = False
+    for record in records:
+        seq = record.seq
+        if seq >> COUNTER_BITS != submitter:
+            error = f"submitter {submitter} submitted task {seq:x}, which is not in its range"
+            break
+        if seq in tasks:
+            _again(board, session, tasks[seq], record)
+            continue
+        if record.function != known_function:
+            known_function = record.function
+            if not 0 <= known_function < functions_count:
+                error = f"task {seq:x} names function {known_function}, which was never defined"
+                break
+        if record.options != known_options:
+            known_options = record.options
+            if not 0 <= known_options < options_count:
+                error = f"task {seq:x} names options {known_options}, which were never defined"
+                break
+            option = options[known_options]
+            plain = not option.refused and submitter == ROOT
+            append = option.queue.records.append
+            if plain and not option.queue.listed:
+                board.enlist(option.queue, now)
+        tasks[seq] = record
+        if plain and not (record.size or record.dependencies or record.nested or record.parent):
+            record.state = QUEUED
+            record.queued_ns = now
+            size += len(record.arguments)
+            straight += 1
+            append(record)
+        else:
+            _admit(board, session, holder, record, now)
+    board.queued += straight
+    board.stats.submitted += straight
+    session.open_tasks += straight
+    session.open_bytes += size
+    if error:
+        raise ProtocolError(error)
+
+
+def _renumber(session: Session, holder: Holder, records: list[Record]) -> None:
+    """From the submitter's indexes to the session's."""
+    functions, options = holder.functions, holder.options
+    for record in records:
+        if not (0 <= record.function < len(functions) and 0 <= record.options < len(options)):
+            raise ProtocolError(
+                f"task {record.seq:x} names function {record.function} and options {record.options}; "
+                f"submitter {holder.submitter} has defined {len(functions)} and {len(options)}"
+            )
+        record.function = functions[record.function]
+        record.options = options[record.options]
+
+
+def _refuse_beyond(
+    board: Board, session: Session, submitter: int, records: list[Record], room: int, now: int
+) -> list[Record]:
+    """The records for which there is room (and those known already); the others are refused."""
+    if board.draining:
+        text = "the node is draining: it takes no new tasks"
+    else:
+        text = f"queue full; try again after {board.limits.retry_after_ms} ms"
+    kept = []
+    for record in records:
+        if record.seq in session.tasks or record.seq >> COUNTER_BITS != submitter:
+            kept.append(record)
+        elif room > 0:
+            room -= 1
+            kept.append(record)
+        else:
+            _refuse(board, session, record, EndKind.REFUSED, text, now)
+    return kept
+
+
+def _refuse(board: Board, session: Session, record: Record, kind: EndKind, text: str, now: int) -> None:
+    """An end for a record that was never admitted: recorded, held by its submitter like any other."""
+    if record.state == task.NEW and record.seq not in session.tasks:
+        _open(board, session, record)
+    finish(board, session, record, End(record.seq, kind, board.failure(session, record, kind, text)), None, now)
+
+
+def _open(board: Board, session: Session, record: Record) -> None:
+    """The long way in: count it and give its submitter the hold."""
+    session.tasks[record.seq] = record
+    record.linked = True
+    board.stats.submitted += 1
+    session.open_tasks += 1
+    session.open_bytes += len(record.arguments) + record.size
+    submitter = record.seq >> COUNTER_BITS
+    holder = session.holders.get(submitter)
+    if submitter != ROOT and holder is not None:
+        record.holds = 0
+        record.pins = 1
+        holder.held[record.seq] = 1
+
+
+def _again(board: Board, session: Session, known: Record, record: Record) -> None:
+    """A task sent again after a lost connection: it is known, and if it ended its end may have been lost on the way."""
+    board.discard(record.blobs)
+    if known.end is not None:
+        board.outbox(session, known.seq >> COUNTER_BITS).append(known)
+
+
+def _admit(board: Board, session: Session, holder: Holder, record: Record, now: int) -> None:
+    """Everything that hangs on a task is tied here, and untied in ``finish``."""
+    if record.size < 0:
+        record.size = 0
+    _open(board, session, record)
+    option = session.options[record.options]
+    if option.refused:
+        _refuse(board, session, record, EndKind.REFUSED, option.refused, now)
+        return
+    tasks = session.tasks
+    if record.nested:
+        record.nested = pin(session, record.nested, record.seq)
+    failed: Record | None = None
+    if record.dependencies:
+        for dependency in record.dependencies:
+            producer = tasks.get(dependency.seq)
+            if producer is None or producer is record:
+                text = (
+                    f"an argument refers to object {dependency.seq:x}, which is not here: it was released or never made"
+                )
+                record.dependencies = None
+                _refuse(board, session, record, EndKind.LOST, text, now)
+                return
+        for dependency in record.dependencies:
+            producer = tasks[dependency.seq]
+            producer.pins += 1
+            producer.linked = True
+            if producer.end is None:
+                record.waiting_for += 1
+                if producer.dependents is None:
+                    producer.dependents = []
+                producer.dependents.append(record)
+            elif producer.end.kind:
+                failed = producer
+    parent = tasks.get(record.parent) if record.parent else None
+    if parent is not None and parent.state != ENDED:
+        if parent.children is None:
+            parent.children = []
+        parent.children.append(record.seq)
+        parent.linked = True
+        if parent.cause >= task.CANCELLED_WITH_CHILDREN:
+            finish(board, session, record, cancelled_end(board, session, record), None, now)
+            return
+    if failed is not None and failed.end is not None:
+        finish(board, session, record, inherited_end(board, session, failed, record), None, now)
+    elif record.waiting_for:
+        record.state = WAITING
+        record.queued_ns = now
+        board.waiting += 1
+    else:
+        enqueue(board, session, record, now)
+
+
+def enqueue(board: Board, session: Session, record: Record, now: int) -> None:
+    """It waits for a worker from now on."""
+    record.state = QUEUED
+    record.queued_ns = now
+    option = session.options[record.options]
+    board.queued += 1
+    if record.seq >> COUNTER_BITS:
+        queue = option.nested_queue
+        queue.records.appendleft(record)
+    else:
+        queue = option.queue
+        queue.records.append(record)
+    board.enlist(queue, now)
+
+
+def take_back(board: Board, session: Session, records: list[Record], now: int) -> None:
+    """Assigned calls that have not started return to the front of their queues, in order; what was to end, ends."""
+    board.assigned -= len(records)
+    board.queued += len(records)
+    for record in reversed(records):
+        record.worker = record.number = 0
+        record.state = QUEUED
+        option = session.options[record.options]
+        queue = option.nested_queue if record.seq >> COUNTER_BITS else option.queue
+        queue.records.appendleft(record)
+        board.enlist(queue, now)
+    for record in records:
+        if record.cause:
+            finish(board, session, record, cancelled_end(board, session, record), None, now)
+
+
+def cancelled_end(board: Board, session: Session, record: Record) -> End:
+    """For a task that we end before it ran to its own end."""
+    if record.cause == task.TIMED_OUT:
+        limit = session.options[record.options].wire.timeout_ns / 1e9
+        kind, text = EndKind.TIMED_OUT, f"it ran longer than its timeout of {limit:g} s"
+    elif record.cause == task.FORCED and record.state == ASSIGNED:
+        kind, text = EndKind.CRASHED, "it was cancelled with force: its worker was killed"
+    else:
+        kind, text = EndKind.CANCELLED, "it was cancelled"
+    return End(record.seq, kind, board.failure(session, record, kind, text), record.attempt)
+
+
+def inherited_end(board: Board, session: Session, producer: Record, record: Record) -> End:
+    """What became of an object becomes of those who needed it."""
+    end = producer.end
+    assert end is not None
+    payload = end.payload
+    if payload and not end.size:
+        try:
+            failure = _failure_decoder.decode(payload)
+        except msgspec.DecodeError:
+            return End(record.seq, end.kind, payload, record.attempt)
+        if len(failure.notes) < NOTES_MAX:
+            note = f"it never ran: {board.task_name(session, producer)}, whose result it needs, had failed"
+            failure.notes = [*failure.notes, note]
+            payload = _encode(failure)
+    return End(record.seq, end.kind, payload, record.attempt)
+
+
+def finish(board: Board, session: Session, record: Record, end: End, blobs: list[Any] | None, now: int) -> None:
+    """The one end of a task, and of all that can no longer run because of it. The caller has taken it from its worker."""
+    work: list[tuple[Record, End, list[Any] | None]] = [(record, end, blobs)]
+    for record, end, blobs in work:  # grows while it is walked: a chain of a million is no recursion
+        if record.state == ENDED:
+            board.discard(blobs)
+            continue
+        _leave(board, session, record)
+        if end.nested:
+            end.nested = pin(session, end.nested, record.seq)
+        record.state = ENDED
+        record.end = end
+        board.stats.ended[end.kind] += 1
+        session.open_tasks -= 1
+        session.open_bytes -= len(record.arguments) + record.size
+        board.discard(record.blobs)
+        record.blobs = blobs
+        record.linked = record.linked or blobs is not None
+        record.arguments = b""
+        record.size = 0
+        record.children = None
+        dependents, record.dependents = record.dependents, None
+        for dependent in dependents or ():
+            if dependent.state != WAITING:
+                continue
+            if end.kind:
+                work.append((dependent, inherited_end(board, session, record, dependent), None))
+                continue
+            dependent.waiting_for -= 1
+            if not dependent.waiting_for:
+                board.waiting -= 1
+                enqueue(board, session, dependent, now)
+        held = [dependency.seq for dependency in record.dependencies or ()]
+        held += record.nested or ()
+        record.dependencies = record.nested = None
+        _deliver(board, session, record)
+        unpin(board, session, held)
+
+
+def _leave(board: Board, session: Session, record: Record) -> None:
+    """Its place until now."""
+    if record.state == WAITING:
+        board.waiting -= 1
+    elif record.state == QUEUED:
+        option = session.options[record.options]
+        (option.nested_queue if record.seq >> COUNTER_BITS else option.queue).dead += 1
+        board.queued -= 1
+    elif record.state == ASSIGNED:
+        board.assigned -= 1
+        record.worker = record.number = 0
+
+
+def _deliver(board: Board, session: Session, record: Record) -> None:
+    """To its submitter and to those who asked; what nobody holds goes as RELEASED, and is forgotten."""
+    if not record.holds and not record.pins:
+        end = record.end
+        assert end is not None
+        unneeded = end.nested
+        record.end = End(record.seq, EndKind.RELEASED, b"", end.attempt, 0, end.ran_ns)
+        board.discard(record.blobs)
+        record.blobs = None
+        session.tasks.pop(record.seq, None)
+        if unneeded:
+            unpin(board, session, unneeded)
+    submitter = record.seq >> COUNTER_BITS
+    board.outbox(session, submitter).append(record)
+    for other in session.wants.pop(record.seq, ()):
+        board.outbox(session, other).append(record)
+
+
+def pin(session: Session, seqs: list[int], owner: int) -> list[int]:
+    """Hold these for ``owner``. Returns those that exist: what is not here cannot be held."""
+    here = []
+    for seq in seqs:
+        record = session.tasks.get(seq)
+        if record is not None and seq != owner:
+            record.pins += 1
+            record.linked = True
+            here.append(seq)
+    return here
+
+
+def unpin(board: Board, session: Session, seqs: list[int]) -> None:
+    """One hold less each; what nobody holds any more is forgotten, with what its result held."""
+    work = list(seqs)
+    tasks = session.tasks
+    for seq in work:
+        record = tasks.get(seq)
+        if record is None:
+            continue
+        record.pins -= 1
+        if not record.pins and not record.holds and record.state == ENDED:
+            drop(board, session, record, work)
+
+
+def drop(board: Board, session: Session, record: Record, unpinned: list[int]) -> None:
+    """Forget an ended record; what its result held is appended to ``unpinned``."""
+    del session.tasks[record.seq]
+    board.discard(record.blobs)
+    record.blobs = None
+    if record.end is not None and record.end.nested:
+        unpinned.extend(record.end.nested)
+
+
+def on_put(board: Board, session: Session, submitter: int, puts: list[Put], blobs: dict[int, list[Any]] | None) -> None:
+    """Objects without a task: they have ended well before they came."""
+    if session.closed:
+        return
+    holder = session.holder(submitter)
+    for index, put in enumerate(puts):
+        held = blobs.get(index) if blobs else None
+        if put.seq >> COUNTER_BITS != submitter:
+            raise ProtocolError(f"submitter {submitter} put object {put.seq:x}, which is not in its range")
+        if put.seq in session.tasks:
+            board.discard(held)
+            continue
+        nested = pin(session, put.nested, put.seq) if put.nested else None
+        end = End(put.seq, EndKind.OK, put.payload, 1, put.size, 0, nested)
+        record = Record(put.seq, -1, -1, state=ENDED, end=end, blobs=held, linked=True)
+        if submitter != ROOT:
+            record.holds, record.pins = 0, 1
+            holder.held[put.seq] = 1
+        session.tasks[put.seq] = record
+
+
+def on_want(board: Board, session: Session, submitter: int, seqs: list[int]) -> None:
+    """Push these ends to a submitter when they are there, once."""
+    if session.closed:
+        return
+    session.holder(submitter)
+    for seq in seqs:
+        record = session.tasks.get(seq)
+        if record is None:
+            text = f"object {seq:x} is not here: it was released or never made"
+            record = Record(seq, -1, -1, state=ENDED)
+            record.end = End(seq, EndKind.LOST, board.failure(session, record, EndKind.LOST, text))
+            board.outbox(session, submitter).append(record)
+        elif record.state == ENDED:
+            board.outbox(session, submitter).append(record)
+        elif seq >> COUNTER_BITS != submitter:  # its own submitter gets it anyway
+            record.linked = True
+            wanting = session.wants.setdefault(seq, [])
+            if submitter not in wanting:
+                wanting.append(submitter)
+
+
+def on_borrow(session: Session, submitter: int, seqs: list[int]) -> None:
+    """One hold more each. An object that is gone cannot be held; who wants it is told so."""
+    if session.closed:
+        return
+    held = session.holder(submitter).held
+    for seq in seqs:
+        record = session.tasks.get(seq)
+        if record is None:
+            continue
+        if submitter == ROOT:
+            record.holds += 1
+        else:
+            record.pins += 1
+            record.linked = True
+            held[seq] = held.get(seq, 0) + 1
+
+
+def on_release(board: Board, session: Session, submitter: int, seqs: list[int]) -> None:
+    """One hold less each. A task that nobody holds still runs. What a submitter does not hold, it cannot release."""
+    if session.closed:
+        return
+    if submitter != ROOT:
+        _release_held(board, session, session.holder(submitter), seqs)
+        return
+    tasks = session.tasks
+    for seq in seqs:
+        record = tasks.get(seq)
+        if record is None or not record.holds:
+            continue
+        record.holds -= 1
+        if record.state == ENDED and not record.holds and not record.pins:
+            if record.linked or record.end.nested:  # type: ignore[union-attr]  # ended: it has one
+                unpinned: list[int] = []
+                drop(board, session, record, unpinned)
+                unpin(board, session, unpinned)
+            else:
+                del tasks[seq]
+
+
+def _release_held(board: Board, session: Session, holder: Holder, seqs: list[int]) -> None:
+    held = holder.held
+    for seq in seqs:
+        count = held.get(seq, 0)
+        if not count:
+            continue
+        if count == 1:
+            del held[seq]
+        else:
+            held[seq] = count - 1
+        unpin(board, session, [seq])
+
+
+def release_holder(board: Board, session: Session, submitter: int) -> None:
+    """A worker is gone: it holds nothing any more, and nothing is delivered to it."""
+    holder = session.holders.pop(submitter, None)
+    if holder is None:
+        return
+    session.outbox.pop(submitter, None)
+    for seq, count in holder.held.items():
+        unpin(board, session, [seq] * count)
+    holder.held.clear()
