@@ -119,7 +119,7 @@ class Daemon:
             new = load(self.arguments.config, flags=self.flags, system=self.arguments.system)
             changed = self.config.changes(new)
             self.config = self.node.config = new
-            self.node.core.set_limits(limits_of(new))
+            self.node.core.board.limits = limits_of(new)
             logs.configure(new.text("daemon.log_level"), new.text("daemon.log_format"))
             return changed
         finally:
@@ -139,9 +139,9 @@ class Daemon:
         node.core.drain(node.now())
         node.touch()
         deadline = self.loop.time() + self.config.integer("daemon.drain_timeout_ms") / 1000
-        while node.core.running_count() and not node.stopping and self.loop.time() < deadline:
+        while node.core.running_count and not node.stopping and self.loop.time() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
-        unfinished = node.core.unfinished_count()
+        unfinished = node.core.running_count + node.core.queued_count + node.core.waiting_count
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
         node.stopping = True

@@ -21,12 +21,13 @@ from abi.config import Config
 from abi.errors import Denied
 from abi.version import __version__
 from abi.wire.codec import decode_failure
-from abi.wire.schema import ROOT, UNITS, End, Hello, Interpreter, Program, Starting
+from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Program, Starting
 
 from abid import resources
+from abid.core.board import Limits
 from abid.core.core import Core
 from abid.core.effects import Deliver, Discard, Dispatch, Interrupt, Kill, Note, Recall, Spawn, Stop
-from abid.core.limits import Limits
+from abid.core.resources import CPUS, MEMORY, Total
 from abid.core.session import Session
 from abid.gpus import GpuProbe, NoCards
 from abid.jobs import Jobs
@@ -76,8 +77,8 @@ class Node:
         self.cpu_units = round(config.number("workers.cpus") * UNITS) or resources.cpu_units()
         memory = config.integer("workers.memory_bytes") or resources.memory_bytes()
         custom = {name: round(amount * UNITS) for name, amount in config.table("workers.resources").items()}
-        gpus = (probe or NoCards()).uuids()
-        self.core = Core(limits_of(config), self.cpu_units, memory, gpus, custom, self.host)
+        gpus = tuple((probe or NoCards()).uuids())
+        self.core = Core(limits_of(config), Total(self.cpu_units, memory, gpus, custom), self.host)
         self.jobs_session = self.core.open_session(JOBS_SESSION, os.getuid(), self.now(), commands=True)
         jobs_dir = state_dir / "jobs"
         jobs_dir.mkdir(mode=0o700, exist_ok=True)
@@ -134,8 +135,12 @@ class Node:
             self._timer, self._timer_at = None, due or 0
             if due is not None:
                 self._timer = self.loop.call_later(max(0, due - self.now()) / 1e9, self._on_timer)
-        if self._progress is None and self.core.wants_progress():
+        if self._progress is None and self._watches_calls():
             self._progress = self.loop.call_later(PROGRESS_NS / 1e9, self._on_progress)
+
+    def _watches_calls(self) -> bool:
+        """Whether some call stands behind another, so that it matters how long that one takes."""
+        return any(len(worker.outstanding) > 1 for worker in self.core.board.workers.values())
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, 0
@@ -150,8 +155,8 @@ class Node:
 
     def _read_pages(self) -> None:
         now = self.now()
-        for worker in self.core.busy_workers():
-            process = self.pool.processes.get(worker.number)
+        for worker in list(self.core.board.workers.values()):
+            process = self.pool.processes.get(worker.number) if worker.outstanding else None
             if process is not None:
                 page = process.page
                 self.core.on_progress(worker, page.running, page.since, now)
@@ -198,7 +203,7 @@ class Node:
     def _kill(self, effect: Kill) -> None:
         process = self.pool.processes.get(effect.worker.number)
         if process is not None:
-            process.kill(effect.why)
+            process.kill("cancelled, timed out, or its program ended")
 
     def _stop_worker(self, effect: Stop) -> None:
         process = self.pool.processes.get(effect.worker.number)
@@ -254,7 +259,7 @@ class Node:
     def print_lines(self, session: Session, seq: int, stream: int, text: bytes) -> None:
         program = self.sessions.get(session.number)
         if program is not None:
-            program.print_lines(seq, session.name_of(seq), stream, text)
+            program.print_lines(seq, self._task_name(session, seq), stream, text)
 
     def output_is_stuck(self, session: Session) -> bool:
         program = self.sessions.get(session.number)
@@ -263,6 +268,10 @@ class Node:
     def pump_later(self, port: Submitter) -> None:
         self._to_pump.add(port)
         self.touch()
+
+    def _task_name(self, session: Session, seq: int) -> str:
+        record = session.tasks.get(seq)
+        return "" if record is None else self.core.board.task_name(session, record)
 
     # What people ask.
 
@@ -279,12 +288,39 @@ class Node:
             "uptime_s": round((self.now() - self.started_ns) / 1e9, 3),
             "state": "draining" if self.draining else "ready",
             "sessions": len(self.sessions),
-            **self.core.status(),
+            **self._core_status(),
             "jobs": self.jobs.counts(),
             "loop_lag_ms_p99": round(self.pulse.p99_s() * 1000, 3),
             "runtime_dir": str(self.runtime_dir),
             "state_dir": str(self.state_dir),
             "config_file": self.config.file,
+        }
+
+    def _core_status(self) -> dict[str, Any]:
+        board = self.core.board
+        busy = sum(1 for worker in board.workers.values() if worker.outstanding)
+        free, total = board.resources.free, board.resources.total
+        custom = {
+            name: {"total": total[name] / UNITS, "free": free[name] / UNITS}
+            for name in total
+            if name not in (CPUS, MEMORY)
+        }
+        return {
+            "workers": {"total": len(board.workers), "busy": busy, "idle": len(board.workers) - busy},
+            "tasks": {
+                "waiting": board.waiting,
+                "queued": board.queued,
+                "running": board.assigned,
+                "finished": sum(board.stats.ended),
+            },
+            "ends": {kind.name.lower(): board.stats.ended[kind] for kind in EndKind},
+            "retries": board.stats.retries,
+            "resources": {
+                "cpus": {"total": total[CPUS] / UNITS, "free": free[CPUS] / UNITS},
+                "memory": {"total": total[MEMORY], "free": free[MEMORY]},
+                "gpus": {"total": len(board.resources.gpus), "free": len(board.resources.free_gpus)},
+                "custom": custom,
+            },
         }
 
     def reload(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from abi.wire.schema import Interpreter, Setup
 
 from abid.commands import CommandProcess, signal_name
-from abid.core.effects import Death
+from abid.core.retry import Death
 from abid.core.workers import Worker
 from abid.resources import oom_kills
 from abid.workers import WorkerProcess
@@ -75,7 +75,7 @@ class Pool:
             self.node.loop.call_soon(self._on_failed_start, worker, str(error))
 
     def _on_failed_start(self, worker: Worker, why: str) -> None:
-        death = Death(text=f"its worker could not be started: {why}", charged=True)
+        death = Death(text=f"its worker could not be started: {why}", started=False)
         self.node.core.on_exit(worker, 0, death, self.node.now())
         self.node.touch()
 
@@ -135,10 +135,8 @@ class Pool:
             process = self.processes.pop(number, None)
             if process is not None:
                 running = process.collect()
-                # A zygote that dies before it has forked is an interpreter that cannot run workers: charged, or its
-                # tasks would wait for ever. One that worked and was killed is nobody's fault.
                 text = f"its worker's zygote ended: {why}"
-                self._report(process, running, Death(text=text, charged=process.pid == 0))
+                self._report(process, running, Death(text=text, charged=False, started=process.pid != 0))
 
     def sweep(self) -> None:
         """End the orphans that came to us, again and again until there are none."""

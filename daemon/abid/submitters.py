@@ -74,7 +74,7 @@ class Submitter:
         blobs = Blobs(fds)
         for function in items:
             blob = blobs.take(function.size) if function.pickled is None else None
-            self.node.core.on_function(self.session, self.number, function, blob)
+            self.node.core.on_function(self.session, self.number, function, [blob] if blob else None)
         blobs.done()
 
     def _on_options(self, items: list[Any], fds: list[int]) -> None:
@@ -92,10 +92,9 @@ class Submitter:
 
     def _on_put(self, items: list[Any], fds: list[int]) -> None:
         blobs = Blobs(fds)
-        for put in items:
-            blob = blobs.take(put.size) if put.size else None
-            self.node.core.on_put(self.session, self.number, put, [blob] if blob else None, self.node.now())
+        taken = {index: [blobs.take(put.size)] for index, put in enumerate(items) if put.size}
         blobs.done()
+        self.node.core.on_put(self.session, self.number, items, taken)
 
     def _on_want(self, items: list[Any], fds: list[int]) -> None:
         self.node.core.on_want(self.session, self.number, [item.seq for item in items])

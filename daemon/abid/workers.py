@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from abi.errors import ProtocolError
+from abi.objects.blob import Blob
 from abi.objects.fence import barrier
 from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
 from abi.wire.codec import decode_items, decoders, encode_items
@@ -100,11 +101,12 @@ class WorkerProcess:
         for record in records:
             if record.function not in self._functions:
                 self._functions.add(record.function)
-                function, blob = session.function_item(record.function)
-                self.channel.send(Kind.FUNCTION, encode_items([function]), [blob.fd] if blob else ())
+                function = session.functions[record.function]
+                fds = [blob.fd for blob in function.blobs or ()]
+                self.channel.send(Kind.FUNCTION, encode_items([function.wire]), fds)
             if record.options not in self._options:
                 self._options.add(record.options)
-                self.channel.send(Kind.OPTIONS, encode_items([session.options_item(record.options)]))
+                self.channel.send(Kind.OPTIONS, encode_items([session.options[record.options].wire]))
         simple: list[Any] = []
         for record in records:
             if record.size or record.dependencies is not None:
@@ -126,9 +128,9 @@ class WorkerProcess:
         fds = [blob.fd for blob in record.blobs] if record.size and record.blobs else []
         values = []
         for dependency in record.dependencies or ():
-            payload, blob = self.core.session.payload_of(dependency.seq, dependency.index)
-            values.append(Part(payload, blob.size if blob else 0))
-            if blob:
+            part, blob = payload_of(self.core.session.tasks[dependency.seq], dependency.index)
+            values.append(part)
+            if blob is not None:
                 fds.append(blob.fd)
         call = Call(
             number=record.number,
@@ -298,3 +300,22 @@ class WorkerProcess:
 
     def stderr_tail(self, number: int) -> str:
         return self.lines.tail(self.seq_of(number))
+
+
+def payload_of(record: Record, index: int) -> tuple[Part, Blob | None]:
+    """One object of an ended task: inline, or the descriptor that it lies in.
+
+    Raises ProtocolError for an index that the task has no result for.
+    """
+    end = record.end
+    assert end is not None
+    blobs = iter(record.blobs or ())
+    if end.parts is None:
+        if index:
+            raise ProtocolError(f"task {record.seq:x} has one result; index {index} was asked for")
+        return Part(end.payload, end.size), next(blobs, None)
+    for number, part in enumerate(end.parts):
+        blob = next(blobs, None) if part.size else None
+        if number == index:
+            return part, blob
+    raise ProtocolError(f"task {record.seq:x} has {len(end.parts)} results; index {index} was asked for")
