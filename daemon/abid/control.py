@@ -211,7 +211,7 @@ def _jobs(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _show(node: Node, words: Words, answer: Answer) -> None:
-    answer.result(node.jobs.describe(node.jobs.find(str(words["id"]))))
+    answer.result(node.jobs.describe(node.jobs.find(str(words["target"]))))
 
 
 def _submit(node: Node, words: Words, answer: Answer) -> None:
@@ -247,7 +247,7 @@ def _units(value: Any, default: float) -> int:
 
 
 def _logs(node: Node, words: Words, answer: Answer) -> None:
-    job = node.jobs.find(str(words["id"]))
+    job = node.jobs.find(str(words["target"]))
     streams = [str(stream) for stream in words.get("streams") or STREAMS.values()]
     LogWatch(node, answer, job, max(0, int(words.get("offset") or 0)), bool(words.get("follow")), streams)
 
@@ -259,7 +259,7 @@ def _wait(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _cancel(node: Node, words: Words, answer: Answer) -> None:
-    job = node.jobs.find(str(words["id"]))
+    job = node.jobs.find(str(words["target"]))
     node.core.on_cancel(node.jobs_session, [job.seq], bool(words.get("force")), True, node.now())
     answer.result({"job": node.jobs.describe(job)})
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from abi import paths
 from abi.config import Config, load
 from abi.errors import ConfigError
 from abi.transport import listen
@@ -27,7 +28,6 @@ from abid.zygotes import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
-SOCKET_NAME = "abid.sock"
 DRAIN_POLL_S = 0.01
 GOODBYE_S = 0.2
 """How long clients get to read the last words before their connections close."""
@@ -55,7 +55,7 @@ class Daemon:
     def run(self, own: Interpreter, first: ZygoteProcess, estate_fd: int, tell_ready: Callable[[], None]) -> int:
         """Serve until stopped; the exit code."""
         asyncio.set_event_loop(self.loop)
-        socket_path = str(self.runtime_dir / SOCKET_NAME)
+        socket_path = paths.socket_path(system=self.arguments.system)
         identity = state.next_incarnation(self.state_dir)
         self.node = Node(self.loop, self.config, self.runtime_dir, self.state_dir, socket_path, identity)
         self.node.on_reload = self.reload

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from abi import ids
 from abi.errors import Ambiguous, NotFound
-from abi.wire.schema import ROOT, Command, CommandEnded, EndKind, Options
+from abi.wire.schema import ROOT, Command, CommandEnded, EndKind, Function, Options
 
 from abid.commands import signal_name
 from abid.core.task import Record
@@ -66,7 +66,8 @@ class Jobs:
         self._folder = folder
         self._keep_max = keep_max
         self._next = 1
-        self._options: dict[bytes, int] = {}
+        # Tasks name a function; those of a session of commands all name this one, which nothing ever loads.
+        node.core.on_function(session, ROOT, Function(0, b"command", "command", b""))
 
     def submit(self, command: Command, name: str, options: Options) -> Job:
         """Make a job of a command and hand it to the core. Refusals of the core are the job's end."""
@@ -74,10 +75,9 @@ class Jobs:
         identity = ids.task_id(self._prefix, seq)
         job = Job(seq, identity, name, command, options, self._folder / f"{ids.to_text(identity)}.log", time.time())
         self.by_seq[seq] = job
-        options.index = len(self._options)
-        options.index = self._options.setdefault(repr(options).encode(), options.index)
-        self._node.core.on_options(self._session, ROOT, options)
-        record = Record(seq, 0, options.index)
+        options.index = len(self._session.holders[ROOT].options)
+        index = self._node.core.on_options(self._session, ROOT, options).wire.index
+        record = Record(seq, 0, index)
         self._node.core.on_submit(self._session, ROOT, [record], self._node.now())
         self._node.touch()
         return job
