@@ -23,6 +23,10 @@ SINCE: Final = 1
 CALLS: Final = 2
 """Calls started."""
 
+ENDING: Final = 1 << 63
+"""Set in RUNNING beside the number of a call that may be started only once: it is over, its result has not left yet.
+Who asks for blame or recall takes it as running; who reads the pipes does not (``SlotPage.owns_pipes``)."""
+
 # Words of the daemon: the second cache line.
 EPOCH: Final = 8
 """Calls of a run with a lower epoch have been recalled: the worker must not start them."""
@@ -62,7 +66,8 @@ class SlotPage:
 
     @property
     def running(self) -> int:
-        return self.words[RUNNING]
+        """The number alone: a call that is ENDING still counts as running."""
+        return self.words[RUNNING] & ~ENDING
 
     @running.setter
     def running(self, number: int) -> None:
@@ -107,6 +112,10 @@ class SlotPage:
     @interrupt.setter
     def interrupt(self, number: int) -> None:
         self.words[INTERRUPT] = number
+
+    def owns_pipes(self, number: int) -> bool:
+        """Whether what lies in the pipes is of this call, and the daemon's to read. Between READING = 1 and 0 only."""
+        return self.words[RUNNING] == number
 
     def close(self) -> None:
         """Unmaps the page; ``words`` is unusable afterwards. A second call does nothing."""

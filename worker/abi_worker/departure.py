@@ -1,0 +1,57 @@
+"""How a worker ends by itself: when, and in what order."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from typing import Final, NoReturn
+
+from abi_worker import linux
+
+IDLE_S: Final = 1.0
+"""So long without work, a worker with zombies leaves."""
+DAEMON_GONE: Final = 75
+"""Exit status of a worker that lost its daemon, or whose task closed the connection to it (EX_TEMPFAIL)."""
+
+
+def has_children() -> bool:
+    """Whether there is anybody to become a zombie. 0.5 µs; reaps nobody."""
+    try:
+        _peek()
+    except ChildProcessError:
+        return False
+    return True
+
+
+def has_zombies() -> bool:
+    """A worker must not reap: a number that it waits for may belong to a ``Popen`` of the user's, which would then
+    wait for ever, or signal a stranger. So it looks without taking, and leaves; its zombies go to the zygote, which
+    reaps."""
+    try:
+        return _peek() is not None
+    except ChildProcessError:
+        return False
+
+
+def _peek() -> object:
+    return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def daemon_is_gone() -> None:
+    """Called by whichever thread notices. What runs is of no use to anybody any more."""
+    with contextlib.suppress(Exception):
+        print("abi: the worker lost its daemon, or a task closed the connection to it", file=sys.stderr)
+    os._exit(DAEMON_GONE)
+
+
+def leave(status: int) -> NoReturn:
+    """Runs what the user registered with ``atexit`` and sends what is buffered. Threads are not waited for."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    linux.flush_c_output()
+    os._exit(status)

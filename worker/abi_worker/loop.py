@@ -1,0 +1,262 @@
+"""A worker's life: runs arrive, calls are executed in the main thread, results leave in batches.
+
+The way of one call, with the races that its order prevents:
+
+1. SINCE, then RUNNING = n, then a look at EPOCH. The daemon recalls the other way round: EPOCH, fence, then a look at
+   RUNNING (``abi.objects.fence``). So at least one side sees the other: a call is never both taken back and executed.
+   A call that finds itself recalled says DROPPED; the others of its run are known to be taken back and say nothing.
+2. The function. ``inside`` tells the interrupt's handler that user code runs (``interrupt``).
+3. The result is pickled while RUNNING is still n: a crash in somebody's ``__reduce__`` is that call's crash.
+4. What it printed is told apart from what follows (``output``), and PRINTED goes before RESULT.
+5. RESULT waits in the outbox for company: until nothing is left to run, 1 ms has passed, or much has gathered. The
+   link's
+   helper sends what waits behind a call that takes long.
+
+A call that may be started only once (``max_retries=0``) keeps its number in RUNNING, marked ENDING, until its result
+has left: otherwise a death in between would look as though it had never started.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any, Final, NoReturn
+
+from abi import context
+from abi.link import Handler, Link
+from abi.objects import fence
+from abi.objects.slot_page import CALLS, ENDING, EPOCH, READING, RUNNING, SINCE, SlotPage
+from abi.wire.codec import decoders
+from abi.wire.frames import BATCH_BYTES
+from abi.wire.schema import Blocked, Call, Dropped, End, EndKind, Function, Kind, Options, Run, Setup
+from abi_worker import birth, departure
+from abi_worker.coroutines import Coroutines
+from abi_worker.execute import Executor
+from abi_worker.interrupt import OURS, Interrupts
+from abi_worker.output import Pipes
+from abi_worker.submitting import open_session
+from abi_worker.world import Directory, enter_world, limit_threads
+
+FLUSH_NS: Final = 1_000_000
+"""Results wait this long for company at most."""
+_RESULT: Final = int(Kind.RESULT)
+_OK: Final = int(EndKind.OK)
+
+
+def work(socket_fd: int, page_fd: int, stdout: int, stderr: int, stdout_read: int, stderr_read: int) -> NoReturn:
+    """Never returns. The exit status is 0 when the worker was told to stop or left because nothing held it."""
+    page = SlotPage.attach(page_fd)
+    os.close(page_fd)
+    birth.adopt_output(stdout, stderr)
+    fence.register()
+    worker = Worker(socket.socket(fileno=socket_fd), page, stdout_read, stderr_read)
+    worker.run()
+    departure.leave(0)
+
+
+class Worker:
+    """All that a worker is, wired together. ``run`` returns when it is to leave."""
+
+    def __init__(self, sock: socket.socket, page: SlotPage, stdout_read: int, stderr_read: int) -> None:
+        self.page = page
+        self.words = page.words
+        self.runs: deque[Run] = deque()
+        self.descriptors: dict[int, list[int]] = {}
+        """What came beside a call, by its number, until it is executed or taken back."""
+        self.options: dict[int, Options] = {}
+        self.setup: Setup | None = None
+        self.stopping = False
+        self.started = 0
+        self.calls_left: dict[int, int] = {}
+        """By function: how many calls of it until the worker leaves (``max_calls``)."""
+        self.main_thread = threading.get_ident()
+        self.interrupts = Interrupts(page.words)
+        self.directory = Directory()
+        self.executor = Executor(self.interrupts, "")
+        handlers: dict[Kind, Handler] = {
+            Kind.SETUP: self.on_setup,
+            Kind.FUNCTION: self.on_functions,
+            Kind.OPTIONS: self.on_options,
+            Kind.RUN: self.on_runs,
+            Kind.STOP: self.on_stop,
+        }
+        kinds = [*handlers, Kind.END, Kind.OUTPUT, Kind.STARTING]
+        table = {int(kind): handler for kind, handler in handlers.items()}
+        self.link = Link(sock, decoders(kinds), table, departure.daemon_is_gone, guard=self.interrupts)
+        self.pipes = Pipes(stdout_read, stderr_read, page.words, self.link.outbox)
+
+    # --- what arrives: under the link's guard, perhaps in its helper thread -------------------------------------------
+
+    def on_setup(self, items: list[Setup], _: list[int]) -> None:
+        self.setup = items[0]
+
+    def on_functions(self, items: list[Function], descriptors: list[int]) -> None:
+        fds = iter(descriptors)
+        for function in items:
+            self.executor.define(function, next(fds) if function.pickled is None and function.size else None)
+
+    def on_options(self, items: list[Options], _: list[int]) -> None:
+        for options in items:
+            self.options[options.index] = options
+
+    def on_runs(self, items: list[Run], descriptors: list[int]) -> None:
+        if descriptors:
+            fds = iter(descriptors)
+            for run in items:
+                for call in run.calls:
+                    sizes = [call.size, *(part.size for part in call.values or ())]
+                    if any(sizes):
+                        self.descriptors[call.number] = [next(fds) for size in sizes if size]
+        self.runs.extend(items)
+
+    def on_stop(self, _: list[Any], __: list[int]) -> None:
+        self.stopping = True
+
+    def has_work(self) -> bool:
+        return bool(self.runs) or self.stopping
+
+    # --- the life -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Waits for its SETUP, then executes until it is told to stop."""
+        self.link.wait(lambda: self.setup is not None)
+        if self.setup is None:
+            return
+        self._begin(self.setup)
+        while True:
+            if self.runs:
+                self.execute(self.runs)
+            elif self.stopping or not self._await_work():
+                return
+
+    def _begin(self, setup: Setup) -> None:
+        enter_world(setup, self.directory)
+        context.host = self.executor.host = setup.host
+        context.namespace = setup.namespace
+        self.session = open_session(self.link, setup, self.blocked, self.unblocked)
+
+    def _await_work(self) -> bool:
+        """False when the worker is to leave for its zombies' sake. Without children it waits for as long as it
+        takes."""
+        while departure.has_children():
+            if self.link.wait(self.has_work, departure.IDLE_S):
+                return True
+            if departure.has_zombies():
+                return False
+        return self.link.wait(self.has_work)
+
+    def execute(self, runs: deque[Run]) -> None:
+        """All calls that wait. One long function, because every line of it is paid by every call."""
+        words, link, interrupts, pipes = self.words, self.link, self.interrupts, self.pipes
+        outbox, poll, executor = link.outbox, pipes.poll, self.executor
+        functions, names, all_options, directory = executor.functions, executor.names, self.options, self.directory
+        session, now = self.session, time.monotonic_ns
+        flushed, gathered, armed = now(), 0, False
+        while runs:
+            run = runs.popleft()
+            epoch = run.epoch
+            for call in run.calls:
+                number = call.number
+                words[SINCE] = began = now()
+                words[RUNNING] = number
+                if words[EPOCH] > epoch:  # see 1. at the top
+                    self._drop(number, run)
+                    break
+                if outbox and not armed:
+                    link.arm()
+                    armed = True
+                self.started = words[CALLS] = self.started + 1
+                context.call = call
+                session.parent = call.seq
+                options = all_options[call.options]
+                function = functions.get(call.function)
+                try:
+                    if function is None or call.arguments or call.size or call.dependencies is not None:
+                        value = self._execute_slowly(call, options)
+                    else:
+                        context.function_name = names[call.function]
+                        interrupts.inside = True
+                        value = function()
+                    interrupts.inside = False
+                    ended = now()
+                    if value is None and options.returns == 1:
+                        entry: tuple[Any, ...] = (_RESULT, End(call.seq, _OK, b"", call.attempt, 0, ended - began))
+                    else:
+                        entry = executor.result(call, options, value, ended - began)
+                        gathered += len(entry[1].payload) if not executor.unsent else BATCH_BYTES + 1
+                        value = None
+                except BaseException as error:
+                    interrupts.inside = False
+                    entry = (_RESULT, executor.failed(call, options, error, now() - began))
+                pipes.flush()
+                words[RUNNING] = 0 if options.max_retries else number | ENDING
+                if words[READING]:
+                    pipes.await_daemon()
+                if poll(0):
+                    pipes.drain(number)
+                outbox.append(entry)
+                if directory.moved:
+                    directory.restore()
+                if not options.max_retries or now() - flushed > FLUSH_NS or gathered > BATCH_BYTES:
+                    link.flush()
+                    flushed, gathered, armed = now(), 0, False
+                    words[RUNNING] = 0
+                    if executor.unsent:
+                        executor.close_sent()
+                if options.max_calls and self._is_used_up(call, options):
+                    runs.clear()
+                    break
+        context.call = None
+        link.flush()
+
+    def _drop(self, number: int, run: Run) -> None:
+        """The call that was about to start was recalled, and with it all behind it in its run."""
+        self.words[RUNNING] = 0
+        self.link.outbox.append((Kind.DROPPED, Dropped(number)))
+        for call in run.calls:
+            if call.number >= number:
+                for fd in self.descriptors.pop(call.number, ()):
+                    os.close(fd)
+
+    def _execute_slowly(self, call: Call, options: Options) -> Any:
+        """A call with arguments, or the first of its function. Raises what the call raises; ``inside`` is left set."""
+        executor = self.executor
+        context.function_name = executor.names.get(call.function, "")
+        descriptors = self.descriptors.pop(call.number, [])
+        self.interrupts.inside = True
+        function = executor.functions.get(call.function)
+        if function is None:
+            limit_threads(options)
+            function = executor.load(call.function)
+        args, kwargs = executor.arguments(call, descriptors)
+        return function(*args, **kwargs)
+
+    def _is_used_up(self, call: Call, options: Options) -> bool:
+        """Whether this was the last call of its function here: the worker leaves, and what waits here runs
+        elsewhere."""
+        left = self.calls_left.get(call.function, options.max_calls) - 1
+        self.calls_left[call.function] = left
+        self.stopping = self.stopping or left <= 0
+        return left <= 0
+
+    # --- what a task's own waiting means ------------------------------------------------------------------------------
+
+    def blocked(self) -> None:
+        """The running task waits for others: its processors are free. Threads beside it do not speak for it."""
+        self._tell(Kind.BLOCKED)
+
+    def unblocked(self) -> None:
+        self._tell(Kind.UNBLOCKED)
+
+    def _tell(self, kind: Kind) -> None:
+        number = self.words[RUNNING]
+        if number and threading.get_ident() == self.main_thread:
+            self.link.outbox.append((kind, Blocked(number)))
+            self.link.flush()
+
+
+for function in (Worker.execute, Worker._execute_slowly, Executor.load, Executor.arguments, Coroutines.run):
+    OURS.add(function.__code__)
