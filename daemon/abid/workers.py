@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PIPE_READ_BYTES = 64 * 1024
+INTERRUPT_AGAIN_S = 0.1
 BETWEEN_CALLS_S = 0.001
 """How long to leave a pipe alone whose worker is between two calls and will take the bytes itself."""
 DESCRIPTORS_PER_RUN_MAX = 250
@@ -152,10 +153,16 @@ class WorkerProcess:
         return self.page.running
 
     def interrupt(self, number: int) -> None:
-        """Raise KeyboardInterrupt in this call, in no other and in none of our own code (see the worker's handler)."""
+        """Raise KeyboardInterrupt in this call, in no other and in none of our own code (see the worker's handler).
+
+        Repeated until the call has taken it: a signal that comes while our own code runs does nothing.
+        """
+        if self.channel.closed or self.page.running != number or self.page.interrupted == number:
+            return
         self.page.interrupt = number
         barrier()
         self.signal(INTERRUPT_SIGNAL)
+        self.node.loop.call_later(INTERRUPT_AGAIN_S, self.interrupt, number)
 
     def kill(self, why: str) -> None:
         self.killed_because = self.killed_because or why
@@ -239,10 +246,10 @@ class WorkerProcess:
         barrier()
         number = self.page.running
         try:
-            if not number and self.core.outstanding:
+            if self.page.owns_pipes(number) and (number or not self.core.outstanding):
+                self._read_pipe(fd, self.seq_of(number))
+            else:
                 self._read_later(fd)
-                return
-            self._read_pipe(fd, self.seq_of(number))
         finally:
             self.page.reading = 0
 
