@@ -1,9 +1,10 @@
 """One framed, descriptor-passing connection on the daemon's loop: sessions, workers, zygotes and control alike.
 
-Raw non-blocking sockets rather than asyncio's streams, since descriptors travel beside the bytes and since a reader that
-is called with whole frames needs no task of its own. Reads are level-triggered, 256 KiB at a time, so that no peer keeps
-the loop to itself; writes go out at once when the kernel takes them and otherwise wait in a queue whose size the owner
-watches (``queued``), so that what is sent to a slow reader is made only when there is room (``on_drained``).
+Raw non-blocking sockets rather than asyncio's streams, since descriptors travel beside the bytes and since a reader
+that is called with whole frames needs no task of its own. Reads are level-triggered, 256 KiB at a time, so that no
+peer keeps the loop to itself; writes go out at once when the kernel takes them and otherwise wait in a queue whose
+size the owner watches (``queued``), so that what is sent to a slow reader is made only when there is room
+(``on_drained``).
 """
 
 from __future__ import annotations

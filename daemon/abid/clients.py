@@ -10,12 +10,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from abi.errors import AbiError, Denied, ProtocolError, VersionMismatch
 from abi.transport import peer_credentials
 from abi.version import __version__
-from abi.wire.frames import GREETING_BYTES_MAX, FRAME_BYTES_MAX, JSON, Frame
+from abi.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX, JSON, Frame
 from abi.wire.schema import PROTOCOL, Hello, Kind, Refused, Welcome
-
 from abid.channel import Channel
 from abid.control import ControlConnection
 from abid.programs import ProgramSession, check_program
@@ -153,6 +153,7 @@ class Greeting:
         )
         session.attach(self.channel)
         session.port.pump()
+        session.on_progress()
 
     def _open_control(self) -> None:
         self.control = ControlConnection(self.node, self.channel)

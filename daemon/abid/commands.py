@@ -25,7 +25,6 @@ from abi.wire.schema import (
     Failure,
     Kind,
 )
-
 from abid.channel import Channel
 
 if TYPE_CHECKING:

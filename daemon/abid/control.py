@@ -1,7 +1,8 @@
 """Control: what the command line asks, in JSON, one handler per operation.
 
-A handler gets the request's words and an ``Answer``; it answers at once, or keeps the answer and speaks later (``logs``,
-``wait``). Nothing here may block the loop: a log is read in slices, and only when the reader has taken the last one.
+A handler gets the request's words and an ``Answer``; it answers at once, or keeps the answer and speaks later
+(``logs``, ``wait``). Nothing here may block the loop: a log is read in slices, and only when the reader has taken the
+last one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from abi.errors import AbiError, ProtocolError, UsageError
 from abi.wire.frames import JSON, Frame
 from abi.wire.schema import UNITS, Command, Kind, Options
-
 from abid.channel import Channel
 
 if TYPE_CHECKING:

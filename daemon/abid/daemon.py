@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+
 from abi import paths
 from abi.config import Config, load
 from abi.errors import ConfigError
 from abi.transport import listen
 from abi.wire.schema import Interpreter
-
 from abid import logs, state
 from abid.clients import Listener
 from abid.node import Node, limits_of
@@ -28,7 +28,6 @@ from abid.zygotes import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
-DRAIN_POLL_S = 0.01
 GOODBYE_S = 0.2
 """How long clients get to read the last words before their connections close."""
 END_S = 5.0
@@ -50,6 +49,7 @@ class Daemon:
         self.exit_code = 0
         self._stopping: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
+        self._woken = asyncio.Event()
         self._owner_fd = -1
 
     def run(self, own: Interpreter, first: ZygoteProcess, estate_fd: int, tell_ready: Callable[[], None]) -> int:
@@ -129,6 +129,7 @@ class Daemon:
         """Drain and end, or end at once. A second word overtakes the first."""
         if now:
             self.node.stopping = True
+            self._woken.set()
         if self._stopping is None:
             notify("STOPPING=1", "STATUS=draining")
             self._stopping = self.loop.create_task(self._stop())
@@ -139,8 +140,9 @@ class Daemon:
         node.core.drain(node.now())
         node.touch()
         deadline = self.loop.time() + self.config.integer("daemon.drain_timeout_ms") / 1000
+        node.on_settled = self._woken.set
         while node.core.running_count and not node.stopping and self.loop.time() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)
+            await self._sleep_until(deadline)
         unfinished = node.core.running_count + node.core.queued_count + node.core.waiting_count
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
@@ -151,8 +153,9 @@ class Daemon:
         await asyncio.sleep(0 if self._all_sent() else GOODBYE_S)
         node.pool.close()
         deadline = self.loop.time() + END_S
+        node.pool.on_zygote_gone = self._woken.set
         while not node.pool.empty and self.loop.time() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)
+            await self._sleep_until(deadline)
         node.pulse.stop()
         try:
             os.unlink(node.socket_path)
@@ -160,6 +163,13 @@ class Daemon:
             log.debug("the socket was removed by somebody else")
         log.info("stopped")
         self._ended.set()
+
+    async def _sleep_until(self, deadline: float) -> None:
+        """Until something happened, or ``deadline``."""
+        self._woken.clear()
+        timer = self.loop.call_at(deadline, self._woken.set)
+        await self._woken.wait()
+        timer.cancel()
 
     def _all_sent(self) -> bool:
         return all(channel.queued == 0 for channel in self.listener.connections)

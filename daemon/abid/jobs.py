@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from abi import ids
 from abi.errors import Ambiguous, NotFound
 from abi.wire.schema import ROOT, Command, CommandEnded, EndKind, Function, Options
-
 from abid.commands import signal_name
 from abid.core.task import Record
 

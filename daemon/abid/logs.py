@@ -1,7 +1,7 @@
 """The daemon's log goes to stderr, in the form that its reader wants.
 
-The journal wants priorities as prefixes (sd-daemon(3)), a person colour, a collector one JSON object a line; which it is
-follows from what stderr is, unless the configuration says.
+The journal wants priorities as prefixes (sd-daemon(3)), a person colour, a collector one JSON object a line; which it
+is follows from what stderr is, unless the configuration says.
 """
 
 from __future__ import annotations

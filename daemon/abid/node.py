@@ -1,8 +1,8 @@
 """The loop of one daemon: events go into the core, effects come out and are carried out, batch by batch.
 
-Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all callbacks of this turn
-of the loop have run, ``_settle`` lets the core schedule once and performs what it decided. So a frame of a thousand
-results costs one scheduling, and nothing is awaited between reading the core's state and writing it.
+Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all callbacks of this
+turn of the loop have run, ``_settle`` lets the core schedule once and performs what it decided. So a frame of a
+thousand results costs one scheduling, and nothing is awaited between reading the core's state and writing it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from abi.config import Config
 from abi.errors import Denied
 from abi.version import __version__
 from abi.wire.codec import decode_failure
-from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Program, Starting
-
+from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Kind, Program, Starting
 from abid import resources
 from abid.core.board import Limits
 from abid.core.core import Core
@@ -71,6 +70,7 @@ class Node:
         self.stopping = False
         self.sessions: dict[int, ProgramSession] = {}
         self.on_reload: Callable[[], list[str]] = list
+        self.on_settled: Callable[[], None] | None = None
         self.on_stop: Callable[[bool], None] = lambda now: None
         self.now = time.monotonic_ns
         self.started_ns = self.now()
@@ -90,7 +90,8 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._progress: asyncio.TimerHandle | None = None
-        self._to_pump: set[Submitter] = set()
+        self._to_pump: set[ProgramSession] = set()
+        self._noted: set[int] = set()
         self._performers: dict[type, Callable[[Any], None]] = {
             Spawn: self._spawn,
             Dispatch: self._dispatch,
@@ -122,10 +123,13 @@ class Node:
         for effect in core.effects():
             performers[type(effect)](effect)
         if self._to_pump:
-            for port in self._to_pump:
-                port.pump()
-            self._to_pump.clear()
+            to_pump, self._to_pump = self._to_pump, set()
+            for program in to_pump:
+                program.port.pump()
+                program.on_progress()
         self._set_timers()
+        if self.on_settled is not None:
+            self.on_settled()
 
     def _set_timers(self) -> None:
         due = self.core.next_timer()
@@ -168,7 +172,13 @@ class Node:
 
     def _dispatch(self, effect: Dispatch) -> None:
         process = self.pool.processes.get(effect.worker.number)
-        if process is not None:
+        if process is None:
+            return
+        program = self.sessions.get(effect.worker.session.number)
+        if program is not None and effect.records[0].seq in self._noted:
+            self._noted.clear()
+            program.when_noted(lambda: process.run(effect.records))
+        else:
             process.run(effect.records)
 
     def _deliver(self, effect: Deliver) -> None:
@@ -184,8 +194,8 @@ class Node:
             program = self.sessions.get(session.number)
             return None if program is None else program.port
         for process in self.pool.processes.values():
-            if isinstance(process, WorkerProcess) and process.port.number == submitter:
-                if process.core.session is session:
+            if isinstance(process, WorkerProcess) and process.port.session is session:
+                if process.port.number == submitter:
                     return process.port
         return None
 
@@ -213,7 +223,10 @@ class Node:
     def _note(self, effect: Note) -> None:
         program = self.sessions.get(effect.session.number)
         if program is not None and effect.submitter == ROOT:
-            program.note([Starting(seq) for seq in effect.seqs])
+            for seq in effect.seqs:
+                program.port.say(Kind.STARTING, Starting(seq))
+            program.port.pump()
+            self._noted.update(effect.seqs)  # their Dispatch comes next
 
     def _discard(self, effect: Discard) -> None:
         """Nothing: a descriptor closes with the last reference to its Blob, which a queue to a slow reader may hold."""
@@ -265,8 +278,8 @@ class Node:
         program = self.sessions.get(session.number)
         return program is not None and program.output_is_stuck()
 
-    def pump_later(self, port: Submitter) -> None:
-        self._to_pump.add(port)
+    def pump_later(self, program: ProgramSession) -> None:
+        self._to_pump.add(program)
         self.touch()
 
     def _task_name(self, session: Session, seq: int) -> str:

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 from abi.wire.schema import Interpreter, Setup
-
 from abid.commands import CommandProcess, signal_name
 from abid.core.retry import Death
 from abid.core.workers import Worker
@@ -35,7 +34,7 @@ class Pool:
         self._zygotes: dict[tuple[Any, ...], Zygote] = {}
         self._sweeping = False
         self._oom_kills = oom_kills()
-        self.on_empty: Callable[[], None] | None = None
+        self.on_zygote_gone: Callable[[], None] | None = None
         self._adopt(own, first)
 
     def _adopt(self, interpreter: Interpreter, process: ZygoteProcess) -> Zygote:
@@ -103,8 +102,6 @@ class Pool:
         )
         self.node.core.on_exit(process.core, running, death, self.node.now())
         self.node.touch()
-        if not self.processes and self.on_empty is not None:
-            self.on_empty()
 
     def _death(self, process: WorkerProcess | CommandProcess, status: int, running: int) -> Death:
         """What ended a process, in words: who killed it, or by what signal or code it went."""
@@ -137,6 +134,8 @@ class Pool:
                 running = process.collect()
                 text = f"its worker's zygote ended: {why}"
                 self._report(process, running, Death(text=text, charged=False, started=process.pid != 0))
+        if self.on_zygote_gone is not None:
+            self.on_zygote_gone()
 
     def sweep(self) -> None:
         """End the orphans that came to us, again and again until there are none."""

@@ -10,13 +10,13 @@ import asyncio
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from abi.errors import ProtocolError
 from abi.wire.codec import encode_items
 from abi.wire.frames import Frame
-from abi.wire.schema import ROOT, Item, Kind, Output, Program
-
+from abi.wire.schema import ROOT, Kind, Output, Program
 from abid.channel import Channel
 from abid.submitters import Submitter
 
@@ -43,6 +43,7 @@ class ProgramSession:
         self.token = secrets.token_hex(16)
         self.port = Submitter(node, core, ROOT)
         self.outputs_queued = 0
+        self._unnoted: list[Callable[[], None]] = []
         self._submitters = 0
         self._grace: asyncio.TimerHandle | None = None
         self._ended = False
@@ -85,29 +86,36 @@ class ProgramSession:
     def print_lines(self, seq: int, name: str, stream: int, text: bytes) -> None:
         self.outputs_queued += 1
         self.port.say(Kind.OUTPUT, Output(seq, name, stream, text))
-        self.node.pump_later(self.port)
+        self.node.pump_later(self)
 
     def output_is_stuck(self) -> bool:
         return self.outputs_queued > OUTPUT_QUEUED_MAX
 
     def _on_drained(self) -> None:
         self.port.pump()
-        self.recount()
+        self.on_progress()
 
-    def recount(self) -> None:
-        if self.outputs_queued and not self.port.outgoing:
-            self.outputs_queued = 0
-
-    def note(self, items: list[Item]) -> bool:
-        """Tell the program now; whether the kernel holds all of it, so that it survives this daemon."""
-        channel = self.port.channel
-        if channel is None:
-            return False
-        self.port.pump()
+    def on_progress(self) -> None:
+        """After the queue was pumped: what waited for it to be empty."""
         if self.port.outgoing:
-            return False
-        channel.send(Kind.STARTING, encode_items(items))
-        return channel.queued == 0
+            return
+        self.outputs_queued = 0
+        if self._unnoted and self.has_read_all():
+            start, self._unnoted = self._unnoted, []
+            for dispatch in start:
+                dispatch()
+
+    def has_read_all(self) -> bool:
+        """Whether the kernel holds all that was said to the program, so that it survives this daemon."""
+        channel = self.port.channel
+        return channel is not None and not self.port.outgoing and channel.queued == 0
+
+    def when_noted(self, dispatch: Callable[[], None]) -> None:
+        """A task with ``max_retries=0`` starts only after the program's side holds the note that it did."""
+        if self.has_read_all():
+            dispatch()
+        else:
+            self._unnoted.append(dispatch)
 
     def say_goodbye(self) -> None:
         """The daemon is about to go: the program keeps what is unfinished and looks for the next one."""

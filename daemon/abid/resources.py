@@ -1,7 +1,7 @@
 """What this host has to give: processors and memory as the kernel limits *us*, not as the machine has them.
 
-Cores are the smaller of our affinity and our cgroup's quota; memory is the smallest limit on the way up the cgroup tree,
-or the machine's. Both cgroup versions are read, since containers on older hosts still bring the first.
+Cores are the smaller of our affinity and our cgroup's quota; memory is the smallest limit on the way up the cgroup
+tree, or the machine's. Both cgroup versions are read, since containers on older hosts still bring the first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def memory_bytes() -> int:
 
 
 def oom_kills() -> int:
-    """How often the kernel's out-of-memory killer struck in our cgroup, or on the machine if we have none of our own."""
+    """How often the kernel's out-of-memory killer struck in our cgroup, or on the machine if we have none of our
+    own."""
     for path in _cgroup_files("memory.events", "memory/memory.oom_control"):
         for line in _lines(path):
             name, _, value = line.partition(" ")

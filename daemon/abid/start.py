@@ -24,9 +24,7 @@ from abi import paths
 from abi.config import Config, load
 from abi.errors import AbiError
 from abi.interpreter import this_interpreter
-
 from abid import lock, logs
-
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What a daemon keeps on disk: who this host is, and how often it has started.
 
-The identity is drawn once. The incarnation is counted and fsynced at each start, before anything is acknowledged, so that
-what an earlier life of this daemon said can always be told from what this one says.
+The identity is drawn once. The incarnation is counted and fsynced at each start, before anything is acknowledged, so
+that what an earlier life of this daemon said can always be told from what this one says.
 """
 
 from __future__ import annotations

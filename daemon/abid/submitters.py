@@ -16,7 +16,6 @@ from abi.objects.blob import Blob
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
 from abi.wire.schema import End, Item, Kind, Output, Starting
-
 from abid.core.session import Session
 from abid.core.task import Record
 
@@ -47,6 +46,8 @@ class Submitter:
         self.session = session
         self.number = number
         self.channel: Channel | None = None
+        self.unread_bytes = 0
+        """Results that wait for their reader, when it does not keep up."""
         self.outgoing: deque[tuple[int, Item, list[Blob] | None]] = deque()
         self._handlers: dict[int, Callable[[list[Any], list[int]], None]] = {
             Kind.FUNCTION: self._on_function,
@@ -119,6 +120,10 @@ class Submitter:
             assert end is not None
             outgoing.append((Kind.END, end, record.blobs))
         self.pump()
+        if outgoing:
+            # It does not keep up. Counted only then, and too high rather than too low, since the count is for a limit.
+            self.unread_bytes += sum(len(record.end.payload) + record.end.size for record in records if record.end)
+            self.session.stalled = self.unread_bytes > self.node.core.board.limits.unread_results_bytes_max
 
     def say(self, kind: Kind, item: Output | Starting) -> None:
         self.outgoing.append((kind, item, None))
@@ -131,6 +136,10 @@ class Submitter:
         while self.outgoing and channel.queued < QUEUED_BYTES_MAX and not channel.closed:
             kind, items, fds = self._next_frame()
             channel.send(kind, encode_items(items), fds)
+        if not self.outgoing and self.unread_bytes:
+            self.unread_bytes = 0
+            self.session.stalled = False
+            self.node.touch()
 
     def _next_frame(self) -> tuple[int, list[Item], list[int]]:
         """A run of items of one kind from the front of the queue, within the limits of a frame."""

@@ -27,7 +27,6 @@ from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import MSGPACK, Frame
 from abi.wire.schema import Call, Kind, Part, Run, Setup
-
 from abid.channel import Channel
 from abid.output import STDERR, STDOUT, Lines
 from abid.submitters import Blobs, Submitter

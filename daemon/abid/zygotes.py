@@ -1,7 +1,7 @@
 """Zygotes: one per interpreter, from which workers are forked in two milliseconds.
 
-A zygote and its workers hold the estate lock (see ``lock``). When a zygote dies its workers die with it (the kernel sees
-to that), and what those leave behind comes to this process, a child subreaper, which ends it: ``sweep``.
+A zygote and its workers hold the estate lock (see ``lock``). When a zygote dies its workers die with it (the kernel
+sees to that), and what those leave behind comes to this process, a child subreaper, which ends it: ``sweep``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
-
 from abid.channel import Channel
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,8 @@ class ZygoteProcess:
 
 
 class Zygote:
-    """A zygote on the loop. ``on_forked(worker, pid, pidfd)``, ``on_exited(worker, status)``, ``on_gone(zygote, why)``."""
+    """A zygote on the loop. ``on_forked(worker, pid, pidfd)``, ``on_exited(worker, status)``, ``on_gone(zygote,
+    why)``."""
 
     def __init__(
         self,

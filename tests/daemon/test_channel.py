@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 import uvloop
+
 from abi.transport import recv_with_fds, send_with_fds
 from abi.wire.frames import HEADER, pack
-
 from abid.channel import Channel
 
 

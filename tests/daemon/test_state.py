@@ -17,7 +17,9 @@ def test_identity_is_drawn_once_and_starts_are_counted(tmp_path: Path) -> None:
     assert (first.incarnation, second.incarnation) == (1, 2)
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"node": "zz", "incarnation": 1}', '{"node": "00", "incarnation": 1}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", "[]", '{"node": "zz", "incarnation": 1}', '{"node": "00", "incarnation": 1}']
+)
 def test_a_damaged_file_is_named_and_kept(tmp_path: Path, damage: str) -> None:
     (tmp_path / FILE).write_text(damage)
     with pytest.raises(StateDamaged, match=FILE):
