@@ -41,6 +41,7 @@ class Executor:
         self.functions: dict[int, Callable[..., Any]] = {}
         """By index, ready to be called."""
         self.names: dict[int, str] = {}
+        self._result_names: dict[int, str] = {}
         self.unsent: list[Blob] = []
         self._pickles: dict[int, bytes | memoryview] = {}
         self._retry_types: dict[bytes, tuple[type[BaseException], ...]] = {}
@@ -50,6 +51,7 @@ class Executor:
     def define(self, function: Function, fd: int | None) -> None:
         """Takes note of a function; it is loaded at its first call, in that call's name."""
         self.names[function.index] = function.name
+        self._result_names[function.index] = f"the result of {function.name}"
         if function.pickled is not None:
             self._pickles[function.index] = function.pickled
         elif fd is not None:
@@ -68,6 +70,15 @@ class Executor:
             function = self._coroutines.wrap(function)
         self.functions[index] = call_builtin(function)
         return self.functions[index]
+
+    def inline_arguments(self, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The common case of ``arguments``: bytes, and no dependencies."""
+        try:
+            return loads_arguments(call.arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise SerializationError(_cannot_load(f"the arguments of {self.names[call.function]}", error)) from error
 
     def arguments(self, call: Call, descriptors: list[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """With the dependencies' values in their places. Closes the descriptors. Raises SerializationError."""
@@ -103,7 +114,7 @@ class Executor:
                 value = self._finish(value)
             if options.returns != 1:
                 return self._parts(call, options.returns, value, ran_ns)
-            payload, size, blob, nested = dumps_value(value, f"the result of {self.names.get(call.function, '')}")
+            payload, size, blob, nested = dumps_value(value, self._result_names[call.function])
             end = End(call.seq, _OK, payload, call.attempt, size, ran_ns, nested)
             return (_RESULT, end) if blob is None else (_RESULT, end, blob)
         except BaseException as error:

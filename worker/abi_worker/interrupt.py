@@ -1,8 +1,8 @@
 """``cancel`` and ``timeout`` inside a worker: KeyboardInterrupt in the one task it was meant for, and only in its code.
 
 The daemon writes the call's number into INTERRUPT, fences, and sends INTERRUPT_SIGNAL; it repeats that every 100 ms
-until the call ends or its grace is over. Python runs our handler in the main thread, between two byte codes or when a
-system call returned EINTR. The handler raises only if all of these hold:
+until the call has taken it (INTERRUPTED) or ended. Python runs our handler in the main thread, between two byte codes
+or when a system call returned EINTR. The handler raises only if all of these hold:
 
 1. INTERRUPT == RUNNING: the call that runs is the one meant. Both are read within the handler, in the thread that alone
    writes RUNNING, so nothing changes in between. A signal that comes late finds another number, or 0.
@@ -15,7 +15,7 @@ system call returned EINTR. The handler raises only if all of these hold:
    leave half
    a frame behind (``abi.guard``). There the interrupt is noted, and raised where the section ends or pauses to wait.
 
-A coroutine is cancelled first, as asyncio does with Ctrl-C, and interrupted by the second signal.
+A coroutine is cancelled first, as asyncio does with Ctrl-C, and interrupted only if it does not even notice that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from abi.guard import Guard
-from abi.objects.slot_page import INTERRUPT, INTERRUPT_SIGNAL, RUNNING
+from abi.objects.slot_page import INTERRUPT, INTERRUPT_SIGNAL, INTERRUPTED, RUNNING
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,6 +78,7 @@ class Interrupts(Guard):
     def _raise_noted(self) -> None:
         noted, self._noted = self._noted, 0
         if self.inside and noted == self.words[RUNNING]:
+            self.words[INTERRUPTED] = noted
             raise KeyboardInterrupt
 
     def _on_signal(self, _: int, frame: FrameType | None) -> None:
@@ -97,13 +98,22 @@ class Interrupts(Guard):
         if self._masked:
             self._noted = number
             return
-        task = self.main_task
-        if task is not None and self._cancelled != number and not task.done():
+        if self.main_task is None or self.main_task.done() or self._is_stuck(self.main_task, number):
+            self.words[INTERRUPTED] = number
+            raise KeyboardInterrupt
+
+    def _is_stuck(self, task: asyncio.Task[Any], number: int) -> bool:
+        """Cancels the task at the first signal. At a repeated one: whether it has not even noticed, because it is stuck
+        in code that does not await. One that has noticed is left to clean up."""
+        if self._cancelled != number:
             self._cancelled = number
             task.cancel()
             task.get_loop().call_soon_threadsafe(_nothing)  # wakes the loop's select
-            return
-        raise KeyboardInterrupt
+            return False
+        if getattr(task, "_must_cancel", False):
+            return True
+        self.words[INTERRUPTED] = number
+        return False
 
 
 def _nothing() -> None:

@@ -29,6 +29,7 @@ from abi import context
 from abi.link import Handler, Link
 from abi.objects import fence
 from abi.objects.slot_page import CALLS, ENDING, EPOCH, READING, RUNNING, SINCE, SlotPage
+from abi.session import RECEIVED
 from abi.wire.codec import decoders
 from abi.wire.frames import BATCH_BYTES
 from abi.wire.schema import Blocked, Call, Dropped, End, EndKind, Function, Kind, Options, Run, Setup
@@ -42,6 +43,8 @@ from abi_worker.world import Directory, enter_world, limit_threads
 
 FLUSH_NS: Final = 1_000_000
 """Results wait this long for company at most."""
+_DECODERS: Final = decoders([Kind.SETUP, Kind.FUNCTION, Kind.OPTIONS, Kind.RUN, Kind.STOP, *RECEIVED])
+"""Made in the zygote, once: it takes 6 ms."""
 _RESULT: Final = int(Kind.RESULT)
 _OK: Final = int(EndKind.OK)
 
@@ -83,9 +86,8 @@ class Worker:
             Kind.RUN: self.on_runs,
             Kind.STOP: self.on_stop,
         }
-        kinds = [*handlers, Kind.END, Kind.OUTPUT, Kind.STARTING]
         table = {int(kind): handler for kind, handler in handlers.items()}
-        self.link = Link(sock, decoders(kinds), table, departure.daemon_is_gone, guard=self.interrupts)
+        self.link = Link(sock, _DECODERS, table, departure.daemon_is_gone, guard=self.interrupts)
         self.pipes = Pipes(stdout_read, stderr_read, page.words, self.link.outbox)
 
     # --- what arrives: under the link's guard, perhaps in its helper thread -------------------------------------------
@@ -155,6 +157,8 @@ class Worker:
         functions, names, all_options, directory = executor.functions, executor.names, self.options, self.directory
         session, now = self.session, time.monotonic_ns
         flushed, gathered, armed = now(), 0, False
+        args: Any
+        kwargs: Any
         while runs:
             run = runs.popleft()
             epoch = run.epoch
@@ -174,12 +178,17 @@ class Worker:
                 options = all_options[call.options]
                 function = functions.get(call.function)
                 try:
-                    if function is None or call.arguments or call.size or call.dependencies is not None:
+                    if function is None or call.size or call.dependencies is not None:
                         value = self._execute_slowly(call, options)
                     else:
                         context.function_name = names[call.function]
                         interrupts.inside = True
-                        value = function()
+                        if call.arguments:
+                            args, kwargs = executor.inline_arguments(call)
+                            value = function(*args, **kwargs)
+                            args = kwargs = None
+                        else:
+                            value = function()
                     interrupts.inside = False
                     ended = now()
                     if value is None and options.returns == 1:
@@ -193,9 +202,7 @@ class Worker:
                     entry = (_RESULT, executor.failed(call, options, error, now() - began))
                 pipes.flush()
                 words[RUNNING] = 0 if options.max_retries else number | ENDING
-                if words[READING]:
-                    pipes.await_daemon()
-                if poll(0):
+                if words[READING] or poll(0):
                     pipes.drain(number)
                 outbox.append(entry)
                 if directory.moved:
@@ -258,5 +265,12 @@ class Worker:
             self.link.flush()
 
 
-for function in (Worker.execute, Worker._execute_slowly, Executor.load, Executor.arguments, Coroutines.run):
+for function in (
+    Worker.execute,
+    Worker._execute_slowly,
+    Executor.load,
+    Executor.arguments,
+    Executor.inline_arguments,
+    Coroutines.run,
+):
     OURS.add(function.__code__)

@@ -46,7 +46,7 @@ class Pipes:
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
 
-    def await_daemon(self) -> None:
+    def _await_daemon(self) -> None:
         """Until the daemon has stopped reading: it began before it could see that the call is over."""
         words, spins = self._words, 0
         while words[READING]:
@@ -57,7 +57,8 @@ class Pipes:
                 time.sleep(_PAUSE_S)
 
     def drain(self, number: int) -> None:
-        """PRINTED for all that is there, in order within each stream."""
+        """PRINTED for all that is there, in order within each stream, once the daemon has stopped reading."""
+        self._await_daemon()
         for fd, stream in self._streams.items():
             taken = 0
             while taken < PRINTED_BYTES_MAX:

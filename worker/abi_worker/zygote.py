@@ -19,7 +19,6 @@ import importlib
 import os
 import select
 import signal
-import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -48,6 +47,8 @@ def run_zygote(socket_fd: int, lock_fd: int) -> None:
     except (EOFError, ConnectionError):
         pass
     except BaseException:
+        import traceback  # 10 ms, and hardly ever
+
         status = 1
         traceback.print_exc()
     if life is None:

@@ -22,6 +22,8 @@ SINCE: Final = 1
 """CLOCK_MONOTONIC ns at which it began. Written before RUNNING, so whoever sees the number sees its time."""
 CALLS: Final = 2
 """Calls started."""
+INTERRUPTED: Final = 3
+"""Number of the call that took its interrupt: the daemon need not repeat it."""
 
 ENDING: Final = 1 << 63
 """Set in RUNNING beside the number of a call that may be started only once: it is over, its result has not left yet.
@@ -112,6 +114,10 @@ class SlotPage:
     @interrupt.setter
     def interrupt(self, number: int) -> None:
         self.words[INTERRUPT] = number
+
+    @property
+    def interrupted(self) -> int:
+        return self.words[INTERRUPTED]
 
     def owns_pipes(self, number: int) -> bool:
         """Whether what lies in the pipes is of this call, and the daemon's to read. Between READING = 1 and 0 only."""
