@@ -50,6 +50,9 @@ class Pool:
 
     def spawn(self, worker: Worker) -> None:
         """Make the process of a worker; frames sent to it wait until it is there."""
+        self.node.loop.call_later(
+            self.node.config.integer("workers.start_timeout_ms") / 1000, self._see_started, worker
+        )
         try:
             if worker.command:
                 self.processes[worker.number] = CommandProcess(self.node, worker, self._zygote(self._own))
@@ -72,6 +75,13 @@ class Pool:
         except OSError as error:
             log.error("worker %d could not be started: %s", worker.number, error)
             self.node.loop.call_soon(self._on_failed_start, worker, str(error))
+
+    def _see_started(self, worker: Worker) -> None:
+        """A zygote that has not forked for so long hangs, and all its workers wait for it."""
+        process = self.processes.get(worker.number)
+        if process is not None and process.pid == 0:
+            log.error("zygote %d did not fork in time: it is killed", process.zygote.pid)
+            process.zygote.kill()
 
     def _on_failed_start(self, worker: Worker, why: str) -> None:
         death = Death(text=f"its worker could not be started: {why}", started=False)

@@ -108,6 +108,10 @@ class Zygote:
         self.workers.add(worker)
         self.channel.send(Kind.FORK, encode_items([Fork(worker, command)]), fds)
 
+    def kill(self) -> None:
+        """For one that hangs: its workers die with it, and ``on_gone`` follows."""
+        self.process.process.kill()
+
     def close(self) -> None:
         """Ask it to end everything below it and go: closing our end is the word for that."""
         self.channel.close("")
@@ -126,7 +130,7 @@ class Zygote:
     def _on_channel_closed(self, why: str) -> None:
         if why:
             log.error("zygote %d: %s", self.pid, why)
-            self.process.process.kill()
+            self.kill()
 
     def _on_death(self) -> None:
         if self._gone:
