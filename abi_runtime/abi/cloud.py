@@ -11,7 +11,7 @@ from abi.pickling import PROTOCOL, by_name, reduce_reference
 
 
 class _Cloud(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(self, file: io.BytesIO, out_of_band: Any, nested: list[int]) -> None:
+    def __init__(self, file: io.BytesIO, out_of_band: Any, nested: list[Any]) -> None:
         super().__init__(file, protocol=PROTOCOL, buffer_callback=out_of_band)
         self._nested = nested
 
@@ -25,5 +25,5 @@ class _Cloud(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
 
-def cloud_pickler(file: io.BytesIO, out_of_band: Any, nested: list[int]) -> Any:
+def cloud_pickler(file: io.BytesIO, out_of_band: Any, nested: list[Any]) -> Any:
     return _Cloud(file, out_of_band, nested)

@@ -25,10 +25,10 @@ def argument_names(function: Callable[..., Any] | None, count: int) -> list[str]
 
 def does_not_pickle(value: Any) -> Exception | None:
     """The error, or None if it pickles."""
-    from abi.pickling import _stream  # pyright: ignore[reportPrivateUsage]
+    from abi.pickling import stream_of
 
     try:
-        _stream(value, None)
+        stream_of(value)
     except RecursionError:
         return RecursionError("it is nested too deeply")
     except Exception as error:

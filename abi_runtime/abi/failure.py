@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import weakref
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import abi
@@ -86,10 +86,10 @@ def _is_own(filename: str) -> bool:
 
 
 def _proven_pickle(exception: BaseException) -> bytes | None:
-    from abi.pickling import _stream  # pyright: ignore[reportPrivateUsage]
+    from abi.pickling import stream_of
 
     try:
-        pickled, _ = _stream(exception, None)
+        pickled = stream_of(exception)
         if len(pickled) > PICKLED_BYTES_MAX:
             return None
         return pickled if type(pickle.loads(pickled)).__name__ == type(exception).__name__ else None
@@ -222,19 +222,28 @@ def _plain_again(message: str, state: dict[str, Any]) -> errors.TaskError:
     return error
 
 
-@cache
 def combined(kind: type[BaseException]) -> type[errors.TaskError]:
     """A class that is both TaskError and ``kind``; TaskError itself where Python or ``kind`` does not allow it.
 
     An exit or interrupt is not combined: a task's ``sys.exit`` shall not end the program that asks for its result.
     """
+    made = _combined.get(kind)
+    if made is None:
+        made = _combined[kind] = _combine(kind)
+    return made
+
+
+_combined: weakref.WeakKeyDictionary[type[BaseException], type[errors.TaskError]] = weakref.WeakKeyDictionary()
+
+
+def _combine(kind: type[BaseException]) -> type[errors.TaskError]:
     if not issubclass(kind, Exception):
         return errors.TaskError
     bases: tuple[type, ...] = (kind,) if issubclass(kind, errors.TaskError) else (errors.TaskError, kind)
-    members = {"__str__": _WithTraceback.__str__, "__reduce__": _reduce, "__module__": "abi.errors"}
+    members: dict[str, Any] = {"__str__": _WithTraceback.__str__, "__reduce__": _reduce, "__module__": "abi.errors"}
     members["__abi_original__"] = property(lambda error: error.cause)
     try:
-        made = type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
+        made: type[errors.TaskError] = type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
         made.__new__(made)
     except Exception:  # layouts that do not combine, metaclasses and __init_subclass__ that refuse
         return errors.TaskError
@@ -247,7 +256,7 @@ def _made_like(
     """An instance with the cause's own attributes, without calling the user's ``__init__``."""
     assert cause is not None
     error = kind.__new__(kind)
-    built_in = next(base for base in type(cause).__mro__ if base.__module__ == "builtins")
+    built_in: Any = next(base for base in type(cause).__mro__ if base.__module__ == "builtins")
     try:  # errno, filename and the like live outside of __dict__
         built_in.__init__(error, *cause.__reduce__()[1])
     except Exception:

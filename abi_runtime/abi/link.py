@@ -106,6 +106,11 @@ class Link:
         finally:
             guard.leave()
 
+    def flush_now(self) -> None:
+        """Send what the kernel takes at once, and no more: for a goodbye."""
+        if not self.lost:
+            self._push()
+
     def _push(self) -> bool:
         with self._sending:
             self._take()
@@ -126,6 +131,10 @@ class Link:
             batch.extend([(Kind.RELEASE, Reference(seq)) for seq in released])
         if batch:
             self._outgoing.add(batch)
+        if self.outbox:
+            # 1. the batch was read above. 2. another thread appends, finds a long outbox, and trusts that it is armed.
+            # 3. the deletion leaves that one item, which nobody is to send. So arm again.
+            self.helper.arm()
 
     def _breathe(self, guard: Guard) -> None:
         """Wait until there is room to send, receiving meanwhile unless another thread does."""

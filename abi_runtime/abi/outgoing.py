@@ -142,5 +142,5 @@ def _descriptors_of(entry: tuple[Any, ...]) -> tuple[list[int], Closable | None]
         return [], None
     beside = entry[2]
     if isinstance(beside, (tuple, list)):
-        return list(beside), None  # type: ignore[arg-type]
+        return list(beside), None
     return [beside.fd], beside

@@ -38,19 +38,23 @@ Dumped = tuple[bytes, int, "Blob | None", list[int] | None]
 
 def dumps_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any], function: Callable[..., Any] | None = None
-) -> tuple[bytes, int, Blob | None, list[Dependency] | None, list[int] | None]:
-    """``(payload, size, blob, dependencies, nested)``. ``function`` only gives arguments their names in errors.
+) -> tuple[bytes, int, Blob | None, list[Dependency] | None, list[int] | None, list[Ref[Any]] | None]:
+    """``(payload, size, blob, dependencies, nested, all references)``. ``function`` names the arguments in errors.
 
     References at top level become dependencies, None stands in their place. Raises SerializationError.
     """
     if not args and not kwargs:
-        return b"", 0, None, None, None
+        return b"", 0, None, None, None, None
     if _is_plain(args) and (not kwargs or _is_plain(tuple(kwargs.values()))):
         payload = pickle.dumps((args, kwargs), PROTOCOL)
-        return *(_inline_or_blob(payload, [])), None, None
-    args, kwargs, dependencies = _take_references(args, kwargs)
-    payload, size, blob, nested = _dumps((args, kwargs), lambda error: _blame_argument(args, kwargs, function, error))
-    return payload, size, blob, dependencies, nested
+        return *(_inline_or_blob(payload, [])), None, None, None
+    left, left_named, direct = _take_references(args, kwargs)
+    payload, size, blob, inside = _dumps(
+        (left, left_named), lambda error: _blame_argument(left, left_named, function, error)
+    )
+    dependencies = [Dependency(at, ref.seq, ref.index) for at, ref in direct] or None
+    keep = [*(ref for _at, ref in direct), *inside] or None
+    return payload, size, blob, dependencies, _sequences(inside), keep
 
 
 def loads_arguments(payload: bytes | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -65,7 +69,8 @@ def dumps_value(value: Any, what: str = "the value") -> Dumped:
         return b"", 0, None, None
     if type(value) in _ATOMS or _is_plain((value,)):
         return *_inline_or_blob(pickle.dumps(value, PROTOCOL), []), None
-    return _dumps(value, lambda error: _explain(what, value, error))
+    payload, size, blob, inside = _dumps(value, lambda error: _explain(what, value, error))
+    return payload, size, blob, _sequences(inside)
 
 
 def loads_value(payload: bytes | memoryview) -> Any:
@@ -78,7 +83,7 @@ def loads_value(payload: bytes | memoryview) -> Any:
 def dumps_function(function: Callable[..., Any]) -> bytes:
     """A reference to an importable function, the function itself otherwise. Raises SerializationError."""
     try:
-        return _stream(function, None)[0]
+        return stream_of(function)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise _explain(f"function '{name}'", function, error) from None
@@ -110,18 +115,29 @@ def _is_plain(values: tuple[Any, ...], depth: int = 0) -> bool:
     return True
 
 
-def _dumps(value: Any, explain: Callable[[Exception], SerializationError]) -> Dumped:
-    nested: list[int] = []
+def stream_of(value: Any) -> bytes:
+    """One pickle with everything in it. Raises whatever pickling raises."""
+    return stream_parts(value, None)[0]
+
+
+def _dumps(
+    value: Any, explain: Callable[[Exception], SerializationError]
+) -> tuple[bytes, int, Blob | None, list[Ref[Any]]]:
+    nested: list[Ref[Any]] = []
     buffers: list[pickle.PickleBuffer] = []
     try:
-        stream, _ = _stream(value, nested, buffers)
+        stream, _ = stream_parts(value, nested, buffers)
     except Exception as error:
         raise explain(error) from None
-    return *_inline_or_blob(stream, buffers), nested or None
+    return *_inline_or_blob(stream, buffers), nested
 
 
-def _stream(
-    value: Any, nested: list[int] | None, buffers: list[pickle.PickleBuffer] | None = None
+def _sequences(refs: list[Ref[Any]]) -> list[int] | None:
+    return [ref.seq for ref in refs] or None
+
+
+def stream_parts(
+    value: Any, nested: list[Ref[Any]] | None, buffers: list[pickle.PickleBuffer] | None = None
 ) -> tuple[bytes, list[pickle.PickleBuffer]]:
     buffers = [] if buffers is None else buffers
     nested = [] if nested is None else nested
@@ -163,13 +179,12 @@ class _ByValue(Exception):
 
 
 class _Light(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, out_of_band: _OutOfBand, nested: list[int]) -> None:
+    def __init__(self, file: io.BytesIO, out_of_band: _OutOfBand, nested: list[Ref[Any]]) -> None:
         super().__init__(file, PROTOCOL, buffer_callback=out_of_band)
         self._nested = nested
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is FunctionType or isinstance(obj, type):
+        if type(obj) is FunctionType or isinstance(obj, type):
             reduced = by_name(obj)
             if reduced is None and obj.__module__ == "__main__":
                 raise _ByValue
@@ -177,7 +192,7 @@ class _Light(pickle.Pickler):
         return reduce_reference(obj, self._nested)
 
 
-def reduce_reference(obj: Any, nested: list[int]) -> Any:
+def reduce_reference(obj: Any, nested: list[Any]) -> Any:
     """How a Ref goes into a pickle, noted in ``nested``; NotImplemented for anything else."""
     reduce = getattr(type(obj), "__abi_reduce__", None)
     if reduce is None:
@@ -187,7 +202,7 @@ def reduce_reference(obj: Any, nested: list[int]) -> Any:
 
 def by_name(obj: Any) -> Any:
     """The reduction of the function under an importable RemoteFunction: its module's name holds that, not the function."""
-    if type(obj) is not FunctionType or obj.__module__ == "__main__" or "<locals>" in obj.__qualname__:
+    if not isinstance(obj, FunctionType) or obj.__module__ in ("__main__", None) or "<locals>" in obj.__qualname__:
         return None
     found = find(obj.__module__, obj.__qualname__)
     if found is obj or getattr(found, "__abi_function__", None) is not obj:
@@ -244,19 +259,16 @@ def _loads(payload: bytes | memoryview) -> Any:
 
 def _take_references(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any], list[Dependency] | None]:
+) -> tuple[tuple[Any, ...], dict[str, Any], list[tuple[int, Ref[Any]]]]:
+    """The arguments with None for references, and these with their positions."""
     from abi.ref import Ref
 
     values = (*args, *kwargs.values())
-    if not any(isinstance(value, Ref) for value in values):
-        return args, kwargs, None
-    dependencies = [_dependency(at, value) for at, value in enumerate(values) if isinstance(value, Ref)]
+    direct = [(at, value) for at, value in enumerate(values) if isinstance(value, Ref)]
+    if not direct:
+        return args, kwargs, []
     left = [None if isinstance(value, Ref) else value for value in values]
-    return tuple(left[: len(args)]), dict(zip(kwargs, left[len(args) :], strict=True)), dependencies
-
-
-def _dependency(position: int, ref: Ref[Any]) -> Dependency:
-    return Dependency(position, ref.seq, ref.index)
+    return tuple(left[: len(args)]), dict(zip(kwargs, left[len(args) :], strict=True)), direct
 
 
 def _blame_argument(

@@ -1,0 +1,94 @@
+"""References and event loops. The helper thread receives; loops are told through ``call_soon_threadsafe``, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from abi.ref import Ref
+from abi.session import current, of
+
+if TYPE_CHECKING:
+    from abi.session import Session
+
+T = TypeVar("T")
+
+
+async def result_of(ref: Ref[T]) -> T:
+    """The value of ``ref``, without blocking the running loop (asyncio or another that makes its futures alike)."""
+    if ref.end is None:
+        await _ended([ref])
+    return _value(ref)  # type: ignore[no-any-return]
+
+
+async def results_of(refs: Sequence[Ref[T]]) -> list[T]:
+    """All values in order; the first failure at once, without waiting for the rest."""
+    waiting = [ref for ref in refs if ref.end is None]
+    if waiting and not _failed(refs):
+        await _ended(waiting)
+    failed = _failed(refs)
+    if failed is not None:
+        _value(failed)
+    return [_value(ref) for ref in refs]
+
+
+def future_of(ref: Ref[T]) -> Future[T]:
+    """A ``concurrent.futures.Future`` that is running from the start."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def settle(ended: Ref[T]) -> None:
+        try:
+            value = _value(ended)
+        except BaseException as error:
+            future.set_exception(error.with_traceback(None))
+        else:
+            future.set_result(value)
+
+    if ref.end is not None:
+        settle(ref)
+    else:
+        of(ref).watch(ref, settle)
+    return future
+
+
+async def _ended(refs: list[Ref[Any]]) -> None:
+    """Until all have ended or one has failed."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    ended: list[Ref[Any]] = []  # appended to by several threads: whoever makes it full, or finds a failure, tells
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def on_end(ref: Ref[Any]) -> None:
+        ended.append(ref)
+        end = ref.end
+        if len(ended) >= len(refs) or (end is not None and end.kind):
+            _tell(loop.call_soon_threadsafe, settle)
+
+    session: Session = of(refs[0])
+    for ref in refs:
+        session.watch(ref, on_end)
+    await future
+
+
+def _tell(call_soon: Callable[..., Any], settle: Callable[[], None]) -> None:
+    try:
+        call_soon(settle)
+    except RuntimeError:  # the loop was closed while the task ran
+        pass
+
+
+def _failed(refs: Sequence[Ref[Any]]) -> Ref[Any] | None:
+    return next((ref for ref in refs if (end := ref.end) is not None and end.kind), None)
+
+
+def _value(ref: Ref[Any]) -> Any:
+    end = ref.end
+    assert end is not None
+    return (ref.home.session or current()).value_of(ref, end)

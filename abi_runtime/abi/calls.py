@@ -1,0 +1,195 @@
+"""``get``, ``wait``, ``put``, ``cancel``, ``gather``: what a program does with references."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from abi.errors import AbiError, GetTimeoutError
+from abi.ref import Ref, record_of
+from abi.session import current, of
+
+if TYPE_CHECKING:
+    from abi.session import Session
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@overload
+def get(refs: Ref[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[Ref[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a reference, or the values of a list of them in its order; waits until they are there.
+
+    ``timeout`` in seconds, 0: only what is there already. Raises GetTimeoutError (the task goes on); a task's failure as
+    TaskError and its own type at once, without waiting for the rest; TypeError for anything but references.
+    """
+    if isinstance(refs, Ref):
+        values, error = _get([refs], timeout)
+    elif isinstance(refs, (list, tuple)):
+        values, error = _get(_only_refs(refs, "get"), timeout)
+    else:
+        raise TypeError(f"get takes a Ref or a list of them, not {type(refs).__name__}")
+    if error is not None:
+        # Raised here, so that the traceback has one line of ours.
+        raise error
+    return values[0] if isinstance(refs, Ref) else values
+
+
+def _get(refs: Sequence[Ref[Any]], timeout: float | None) -> tuple[list[Any], BaseException | None]:
+    if not refs:
+        return [], None
+    session = _session_of(refs)
+    try:
+        _await_all(session, refs, timeout)
+        value_of = session.value_of
+        return [value_of(ref, end) for ref in refs if (end := ref.end) is not None], None
+    except AbiError as error:
+        return [], error.with_traceback(None)
+
+
+def _await_all(session: Session, refs: Sequence[Ref[Any]], timeout: float | None) -> None:
+    """Until all have ended, or one has failed. Raises that failure, or GetTimeoutError."""
+    at = 0
+    failures = -1
+    count = len(refs)
+    failed: Ref[Any] | None = None
+
+    def done() -> bool:
+        # Called after each batch of ends: it goes on where it stopped, so all of them together cost one pass.
+        nonlocal at, failures, failed
+        while at < count:
+            end = refs[at].end
+            if end is None:
+                break
+            if end.kind:
+                failed = refs[at]
+                return True
+            at += 1
+        else:
+            return True
+        if failures != session.failures:
+            failures = session.failures
+            failed = next((ref for ref in refs if (end := ref.end) is not None and end.kind), None)
+        return failed is not None
+
+    if not done():
+        for ref in refs:
+            session.want(ref)
+        if not session.wait(done, timeout):
+            session.check()
+            left = sum(ref.end is None for ref in refs)
+            what = refs[0].short if count == 1 else f"{left} of {count} tasks"
+            raise GetTimeoutError(f"{what} had not ended after {timeout} s", hint="the work goes on: get again, or cancel")
+    if failed is not None:
+        end = failed.end
+        assert end is not None
+        session.value_of(failed, end)
+
+
+@overload
+def wait(
+    refs: Sequence[Ref[T]], *, num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[Ref[T]], list[Ref[T]]]: ...
+@overload
+def wait(
+    refs: Sequence[Ref[Any]], *, num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[Ref[Any]], list[Ref[Any]]]: ...
+def wait(refs: Any, *, num_returns: int = 1, timeout: float | None = None) -> Any:
+    """``(ready, rest)``, both in the order given: returns when ``num_returns`` have ended or ``timeout`` seconds are over.
+
+    At most ``num_returns`` are ready. A failure counts as an end. Raises TypeError for anything but a list of references,
+    ValueError for duplicates and for a number that cannot be.
+    """
+    if isinstance(refs, Ref):
+        raise TypeError("wait takes a list of Refs: write wait([ref])")
+    if not isinstance(refs, (list, tuple)):
+        raise TypeError(f"wait takes a list of Refs, not {type(refs).__name__}")
+    refs = _only_refs(refs, "wait")
+    if not refs:
+        return [], []
+    if len(set(refs)) != len(refs):
+        raise ValueError("wait takes each Ref once")
+    if not 0 < num_returns <= len(refs):
+        raise ValueError(f"num_returns must be from 1 to {len(refs)}, the number of Refs, and is {num_returns}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must not be negative, and is {timeout}")
+    session = _session_of(refs)
+    waiting: list[Ref[Any]] = refs
+
+    def done() -> bool:
+        nonlocal waiting
+        waiting = [ref for ref in waiting if ref.end is None]
+        return len(refs) - len(waiting) >= num_returns
+
+    if not done():
+        for ref in waiting:
+            session.want(ref)
+        session.wait(done, timeout)
+    ready = [ref for ref in refs if ref.end is not None][:num_returns]
+    chosen = set(map(id, ready))
+    return ready, [ref for ref in refs if id(ref) not in chosen]
+
+
+def put(value: T) -> Ref[T]:
+    """An object as a reference, pickled now. Pass it to many tasks and it is sent once. Raises SerializationError."""
+    if isinstance(value, Ref):
+        raise TypeError("put takes a value, not a Ref: it is a reference already")
+    return current().put(value)
+
+
+def cancel(ref: Ref[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel a task: one that waits never runs, one that runs gets a KeyboardInterrupt, or with ``force`` its worker ends.
+
+    ``recursive`` cancels the tasks it submitted as well. A task that has ended: nothing happens. ``get`` then raises
+    TaskCancelledError, after ``force`` WorkerCrashedError.
+    """
+    if not isinstance(ref, Ref):
+        raise TypeError(f"cancel takes a Ref, not {type(ref).__name__}")
+    of(ref).cancel(ref, force=force, recursive=recursive)
+
+
+class Gathered(Generic[T_co]):
+    """Several references as one: ``await`` it, or ``.get()``; the values come as a list, in order."""
+
+    def __init__(self, refs: tuple[Ref[T_co], ...]) -> None:
+        self.refs = refs
+
+    def get(self, timeout: float | None = None) -> list[T_co]:
+        return get(self.refs, timeout=timeout)
+
+    def __await__(self) -> Generator[Any, None, list[T_co]]:
+        from abi.aio import results_of
+
+        return results_of(self.refs).__await__()
+
+    def __repr__(self) -> str:
+        ended = sum(ref.end is not None for ref in self.refs)
+        return f"<Gathered: {ended} of {len(self.refs)} ended>"
+
+
+def gather(*refs: Ref[T]) -> Gathered[T]:
+    """``await abi.gather(a, b)`` or ``abi.gather(a, b).get()``: all values, or the first failure."""
+    return Gathered(tuple(_only_refs(refs, "gather")))
+
+
+def _only_refs(refs: Sequence[Any], caller: str) -> list[Ref[Any]]:
+    for ref in refs:
+        if not isinstance(ref, Ref):
+            raise TypeError(f"{caller} takes Refs only, and one of these is {type(ref).__name__}")
+    return list(refs)
+
+
+def _session_of(refs: Sequence[Ref[Any]]) -> Session:
+    """The one session of them all: ends that are known can be had even after it."""
+    for ref in refs:
+        if record_of(ref).end is None:
+            return of(ref)
+    return current() if refs[0].home.session is None else refs[0].home.session
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    return None if timeout is None else monotonic() + timeout

@@ -1,0 +1,204 @@
+"""``abi.map``: one function over many items, many items to a task, results in order.
+
+Lazy on its input and bounded in what is under way. A chunk is as many items as take ``CHUNK_NS`` by what the chunks before
+it took: so small functions cost a fraction of a task each, and long ones go one by one and spread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from abi.errors import GetTimeoutError
+from abi.failure import error_of
+from abi.remote_function import RemoteFunction, remote
+from abi.session import current
+from abi.wire.codec import encode_failure
+from abi.wire.schema import UNITS, End, EndKind
+
+if TYPE_CHECKING:
+    from abi.ref import Ref
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+T = TypeVar("T")
+
+CHUNK_NS: Final = 10_000_000
+"""Ten milliseconds: a hundred times what a task costs, and still a small share of a job's last second."""
+GROWTH_MAX: Final = 16
+"""From one chunk to the next: a first quick item proves little."""
+CHUNK_ITEMS_MAX: Final = 10_000
+WINDOW_PER_CPU: Final = 4
+"""Chunks under way per processor: one runs, one waits beside it, two cover what is being sent and read."""
+
+
+class _Chunk:
+    """What a worker calls: the function over a list of items; pickled once for the whole map."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
+
+    def __reduce__(self) -> Any:
+        return _Chunk, (self._function,)
+
+    def __call__(self, items: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+        """The results up to the first failure, and that."""
+        function = self._function
+        results: list[Any] = []
+        try:
+            for arguments in items:
+                results.append(function(*arguments))  # noqa: PERF401  what there is before a failure counts
+        except Exception as error:
+            from abi.context import host
+            from abi.failure import failure_of
+
+            return results, encode_failure(failure_of(error, host, self.__name__))
+        return results, None
+
+
+@overload
+def map(
+    fn: RemoteFunction[[A], T] | Callable[[A], T],
+    a: Iterable[A],
+    /,
+    *,
+    timeout: float | None = None,
+    chunk: int | None = None,
+) -> Iterator[T]: ...
+@overload
+def map(
+    fn: RemoteFunction[[A, B], T] | Callable[[A, B], T],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    timeout: float | None = None,
+    chunk: int | None = None,
+) -> Iterator[T]: ...
+@overload
+def map(
+    fn: RemoteFunction[[A, B, C], T] | Callable[[A, B, C], T],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    timeout: float | None = None,
+    chunk: int | None = None,
+) -> Iterator[T]: ...
+@overload
+def map(
+    fn: RemoteFunction[..., T] | Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    timeout: float | None = None,
+    chunk: int | None = None,
+) -> Iterator[T]: ...
+def map(
+    fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chunk: int | None = None
+) -> Iterator[Any]:
+    """``fn`` over the items of the iterables, like the built-in ``map`` (the shortest ends it); results in order.
+
+    ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task instead of what is learned. A
+    failure is raised at its item's place. Work starts with the first result asked for. Raises TypeError and ValueError
+    at once for wrong arguments.
+    """
+    if not iterables:
+        raise TypeError("map takes at least one iterable")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, and is {chunk}")
+    function: RemoteFunction[..., Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
+    return _Map(function, zip(*iterables, strict=False), timeout, chunk).results()
+
+
+class _Map:
+    def __init__(
+        self,
+        function: RemoteFunction[..., Any],
+        items: Iterator[tuple[Any, ...]],
+        timeout: float | None,
+        chunk: int | None,
+    ) -> None:
+        self._items = items
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._timeout = timeout
+        self._chunk = chunk
+        self._size = chunk or 1
+        self._submit = _chunked(function)
+        self._under_way: deque[tuple[Ref[Any], int]] = deque()
+
+    def results(self) -> Iterator[Any]:
+        session = current()
+        window = max(2, WINDOW_PER_CPU * max(1, session.cpus // UNITS))
+        self._fill(window)
+        try:
+            while self._under_way:
+                ref, count = self._under_way[0]
+                values, failure = self._get(ref)
+                self._under_way.popleft()
+                self._learn(ref, count)
+                self._fill(window)
+                yield from values
+                if failure is not None:
+                    assert ref.end is not None
+                    raise error_of(
+                        End(ref.seq, EndKind.ERROR, failure, ref.end.attempt), session.prefix
+                    ) from None
+        finally:
+            for ref, _count in self._under_way:
+                session.cancel(ref, force=False, recursive=True)
+
+    def _fill(self, window: int) -> None:
+        while len(self._under_way) < window:
+            items = list(islice(self._items, self._size))
+            if not items:
+                return
+            self._under_way.append((self._submit(items), len(items)))
+
+    def _learn(self, ref: Ref[Any], count: int) -> None:
+        if self._chunk is not None or ref.end is None:
+            return
+        each = max(1, ref.end.ran_ns // count)
+        self._size = max(1, min(CHUNK_NS // each, self._size * GROWTH_MAX, CHUNK_ITEMS_MAX))
+
+    def _get(self, ref: Ref[Any]) -> Any:
+        from abi.calls import get
+
+        left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        try:
+            return get(ref, timeout=left)
+        except GetTimeoutError:
+            if ref.end is not None:
+                raise  # the function's own
+            raise GetTimeoutError(f"map had not ended after {self._timeout} s") from None
+
+
+def _chunked(function: RemoteFunction[..., Any]) -> Callable[[list[tuple[Any, ...]]], Ref[Any]]:
+    """A submitter of chunks with the function's own options."""
+    inner = function.__abi_function__
+    code = getattr(inner, "__code__", None)
+    if code is not None and code.co_flags & 0x80:  # CO_COROUTINE: the worker is to await it
+        inner = _Awaited(inner)
+    options = {key: value for key, value in function.settings.items() if key not in ("num_returns", "retry_exceptions")}
+    options.setdefault("name", getattr(function.__abi_function__, "__name__", "map"))
+    chunks: RemoteFunction[..., Any] = RemoteFunction(_Chunk(inner), options)
+    return chunks.remote
+
+
+class _Awaited:
+    """A coroutine function called item by item, in a loop of its own."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.__name__ = function.__name__
+
+    def __call__(self, *args: Any) -> Any:
+        import asyncio
+
+        return asyncio.run(self._function(*args))

@@ -1,0 +1,167 @@
+"""A daemon for one program: started when none runs, found by nobody else, gone when the program is.
+
+The process is started first and the program's own imports happen while it starts: a first result from nothing is to take
+a fifth of a second. Hence also ``posix_spawn`` and no ``tempfile``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from importlib.util import find_spec
+from typing import Final
+
+from abi.errors import DaemonUnreachable, error_from
+from abi.paths import SOCKET_NAME
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 3.0
+_LOG_NAME: Final = "abid.log"
+
+
+class PrivateDaemon:
+    """A running daemon of ours. ``start`` returns before it is ready, ``wait_ready`` when it is."""
+
+    def __init__(self, cpus: float | None, resources: dict[str, float] | None) -> None:
+        self.owner = os.getpid()
+        self.directory = _fresh_directory()
+        self.socket_path = os.path.join(self.directory, SOCKET_NAME)
+        ready, say_ready = os.pipe()
+        try:
+            self.pid = self._spawn(say_ready, cpus, resources)
+        except BaseException:
+            os.close(ready)
+            self._remove()
+            raise
+        finally:
+            os.close(say_ready)
+        self._ready = ready
+
+    def _spawn(self, say_ready: int, cpus: float | None, resources: dict[str, float] | None) -> int:
+        target = 3 if say_ready != 3 else 4
+        command = [sys.executable, "-P", "-m", "abid", "start", "--private"]
+        command += ["--owner", str(self.owner), "--ready-fd", str(target)]
+        if cpus is not None:
+            command += ["--cpus", str(cpus)]
+        log = os.open(os.path.join(self.directory, _LOG_NAME), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return os.posix_spawn(
+                sys.executable,
+                command,
+                _environment(self.directory, resources),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, say_ready, target),
+                    (os.POSIX_SPAWN_DUP2, null, 0),
+                    (os.POSIX_SPAWN_DUP2, null, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setsid=True,  # Ctrl-C at the terminal is for the program, which then decides
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+            )
+        finally:
+            os.close(log)
+            os.close(null)
+
+    def wait_ready(self) -> None:
+        """Raises the daemon's own error, or DaemonUnreachable with the end of its log."""
+        deadline = time.monotonic() + START_SECONDS
+        said = b""
+        try:
+            while not said.endswith(b"\n"):
+                poll = select.poll()
+                poll.register(self._ready, select.POLLIN)
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    break
+                more = os.read(self._ready, 4096)
+                if not more:
+                    break
+                said += more
+        finally:
+            os.close(self._ready)
+        if said.strip() != b"ready":
+            problem = self._problem(said.decode("utf-8", "replace").strip())
+            self.stop()
+            raise problem
+
+    def _problem(self, said: str) -> Exception:
+        if said:
+            message, hint, code = [*said.split("\t"), "", "internal"][:3]
+            return error_from({"message": f"the private daemon did not start: {message}", "hint": hint, "code": code})
+        return DaemonUnreachable(f"the private daemon did not start{self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of its log, indented, or nothing."""
+        try:
+            with open(os.path.join(self.directory, _LOG_NAME), "rb") as file:
+                lines = file.read()[-4096:].decode("utf-8", "replace").splitlines()[-12:]
+        except OSError:
+            return ""
+        return ":\n" + "\n".join("    " + line for line in lines) if lines else ""
+
+    def stop(self) -> None:
+        """End it and wait for that; kill it if it does not. Only in the process that started it."""
+        if os.getpid() != self.owner:
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)  # the second says: at once
+        while not self._is_gone():
+            if time.monotonic() > deadline:
+                self._signal(signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.002)
+        self._remove()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def _is_gone(self) -> bool:
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        except ChildProcessError:  # the program reaps all its children itself
+            return True
+
+    def _remove(self) -> None:
+        import shutil
+
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _fresh_directory() -> str:
+    """0700, under a path short enough for a socket's address."""
+    base = os.environ.get("TMPDIR", "/tmp")
+    if len(base) > 60 or not os.path.isdir(base):
+        base = "/tmp"
+    while True:
+        path = os.path.join(base, f"abi-private-{os.urandom(5).hex()}")
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        return path
+
+
+def _environment(directory: str, resources: dict[str, float] | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    environment.pop("ABI_SOCKET", None)
+    environment["ABI_RUNTIME_DIR"] = directory
+    environment["ABI_STATE_DIR"] = os.path.join(directory, "state")
+    if resources:
+        pairs = ", ".join(f'"{name}" = {amount}' for name, amount in resources.items())
+        environment["ABI_WORKERS_RESOURCES"] = "{" + pairs + "}"
+    folders = []
+    for package in ("abi", "abid", "abi_worker"):
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:
+            folders.append(os.path.dirname(os.path.dirname(spec.origin)))
+    known = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*folders, *known]))
+    return environment
