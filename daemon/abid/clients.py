@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import pwd
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ class Greeting:
             raise ProtocolError(f"HELLO is not readable: {error}") from None
 
     def _check(self, hello: Hello) -> None:
-        if self.uid != os.getuid():
+        if self.uid != os.getuid() and not (self.node.system and is_in_our_group(self.uid)):
             raise Denied(f"this daemon serves uid {os.getuid()}; you are uid {self.uid}")
         if hello.role not in ("session", "control"):
             raise ProtocolError(f"there is no role {hello.role!r}; there are session and control")
@@ -178,3 +179,12 @@ class Greeting:
         refused = Refused(error.code, error.message, error.hint)
         self.channel.send(Kind.REFUSED, msgspec.json.encode(refused), codec=JSON)
         self.channel.close_when_sent()
+
+
+def is_in_our_group(uid: int) -> bool:
+    """Whether this user is a member of the daemon's own group: in system mode those may submit, and trust each other."""
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return os.getgid() in os.getgrouplist(user.pw_name, user.pw_gid)

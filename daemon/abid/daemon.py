@@ -58,12 +58,16 @@ class Daemon:
         socket_path = paths.socket_path(system=self.arguments.system)
         identity = state.next_incarnation(self.state_dir)
         self.node = Node(self.loop, self.config, self.runtime_dir, self.state_dir, socket_path, identity)
+        self.node.system = self.arguments.system
         self.node.on_reload = self.reload
         self.node.on_stop = self.stop
         self.node.open_pool(own, first, estate_fd)
         lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
         self.node.pulse = Pulse(self.loop, lag_max_s, lambda: notify("WATCHDOG=1"))
-        self.listener = Listener(self.node, listen(socket_path))
+        sock = listen(socket_path)
+        if self.arguments.system:
+            os.chmod(socket_path, 0o660)  # the directory, 0750, lets only the group come so far
+        self.listener = Listener(self.node, sock)
         self._watch_signals()
         self._watch_owner()
         # What is loaded by now stays for ever: the collector need not walk over it again.

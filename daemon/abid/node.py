@@ -66,6 +66,8 @@ class Node:
         self.identity = identity.node
         self.incarnation = identity.incarnation
         self.host = socket.gethostname()
+        self.system = False
+        """Whether it serves a group of people rather than one."""
         self.draining = False
         self.stopping = False
         self.sessions: dict[int, ProgramSession] = {}
