@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -105,7 +106,7 @@ def _await_no_children(zygote: Zygote) -> None:
     """The zygote's own SIGCHLD has no event that we could see, so this looks, for as long as patience lasts."""
     deadline = time.monotonic() + 10
     path = f"/proc/{zygote.process.pid}/task/{zygote.process.pid}/children"
-    while open(path).read():
+    while Path(path).read_text():
         assert time.monotonic() < deadline, "a zombie is left"
         time.sleep(0.005)
 
@@ -148,7 +149,7 @@ def test_command_lines_show_whose_they_are(zygote: Zygote, tmp_path: object) -> 
     worker = zygote.worker()
     worker.run(pid)
     for process in (zygote.process.pid, worker.pid):
-        line = open(f"/proc/{process}/cmdline").read()
+        line = Path(f"/proc/{process}/cmdline").read_text()
         assert "abi_worker" in line
         assert str(tmp_path) in line
-    assert open(f"/proc/{worker.pid}/comm").read() == "abi_worker\n"
+    assert Path(f"/proc/{worker.pid}/comm").read_text() == "abi_worker\n"

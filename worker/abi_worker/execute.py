@@ -43,7 +43,7 @@ class Executor:
         self.names: dict[int, str] = {}
         self._result_names: dict[int, str] = {}
         self.unsent: list[Blob] = []
-        self._pickles: dict[int, bytes | memoryview] = {}
+        self._pickles: dict[int, bytes] = {}
         self._retry_types: dict[bytes, tuple[type[BaseException], ...]] = {}
         self._interrupts = interrupts
         self._coroutines = Coroutines(interrupts)
@@ -55,7 +55,7 @@ class Executor:
         if function.pickled is not None:
             self._pickles[function.index] = function.pickled
         elif fd is not None:
-            self._pickles[function.index] = view_of(fd, function.size)
+            self._pickles[function.index] = bytes(view_of(fd, function.size))
 
     def load(self, index: int) -> Callable[..., Any]:
         """Raises SerializationError. The pickle is kept: a module that is missing now may be there for the next try."""

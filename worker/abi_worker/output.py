@@ -64,7 +64,7 @@ class Pipes:
             while taken < PRINTED_BYTES_MAX:
                 try:
                     data = os.read(fd, READ_BYTES)
-                except BlockingIOError:
+                except OSError:  # it is empty, or the task closed it
                     break
                 if not data:
                     break
