@@ -1,8 +1,8 @@
 """The rules, as the shell calls them: events in, effects out.
 
-The shell, in one thread: calls ``on_…`` for what came, then ``schedule(now)``, then performs what ``effects()`` returns, in
-order, before the next event. ``now`` is monotonic nanoseconds. Sessions, workers and records are shared objects: the shell
-reads them, and writes only ``Session.stalled`` and, before ``on_submit``, ``Record.blobs``.
+The shell, in one thread: calls ``on_…`` for what came, then ``schedule(now)``, then performs what ``effects()``
+returns, in order, before the next event. ``now`` is monotonic nanoseconds. Sessions, workers and records are shared
+objects: the shell reads them, and writes only ``Session.stalled`` and, before ``on_submit``, ``Record.blobs``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from abid.core.queues import Account, Queue
 from abid.core.resources import Shape, Total
 from abid.core.retry import Death
 from abid.core.session import Session
-from abid.core.task import QUEUED, WAITING, Record
+from abid.core.task import ASSIGNED, QUEUED, WAITING, Record
 from abid.core.workers import Worker
 
 DEFINITIONS_MAX: Final = 1 << 20
@@ -62,7 +62,7 @@ class Core:
                 board.waiting -= 1
             elif record.state == QUEUED:
                 board.queued -= 1
-            elif record.worker:
+            elif record.state == ASSIGNED:
                 board.assigned -= 1
             if record.end is None:
                 board.stats.ended[EndKind.CANCELLED] += 1
@@ -190,7 +190,8 @@ class Core:
         results.on_unblocked(self.board, worker, number, now)
 
     def on_exit(self, worker: Worker, running: int, cause: Death, now: int) -> None:
-        """The process was reaped; all its results that could be read have been given. ``running``: RUNNING of its page."""
+        """The process was reaped; all its results that could be read have been given. ``running``: RUNNING of its
+        page."""
         departure.on_exit(self.board, worker, running, cause, now)
 
     # Time.

@@ -22,7 +22,8 @@ class Spawn(Effect):
 
 
 class Note(Effect):
-    """Tell the submitter that these are about to start for their only time (``max_retries=0``); before their Dispatch."""
+    """Tell the submitter that these are about to start for their only time (``max_retries=0``); before their
+    Dispatch."""
 
     session: Session
     submitter: int

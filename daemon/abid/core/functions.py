@@ -13,11 +13,11 @@ CALL_NS: Final = 3_000
 class RunTime:
     """The learned run time of one function, in ns; 0 while nothing is known.
 
-    A moving average with a clipped step: a sample above twice the estimate raises it by a quarter, any other moves it an
-    eighth of the way. So one call in a hundred that takes a thousand times longer leaves the estimate within a third of
-    the ordinary call's (+25 % once, then (7/8)^n), where a plain average would be ten times too long and batches ten
-    times too small; a function that really became a thousand times slower is learned within 31 calls (1.25^31 ≈ 1000),
-    and until then recall bounds the harm. The first sample often holds imports; it is halved away: a sample below a
+    A moving average with a clipped step: a sample above twice the estimate raises it by a quarter, any other moves it
+    an eighth of the way. So one call in a hundred that takes a thousand times longer leaves the estimate within a
+    third of the ordinary call's (+25 % once, then (7/8)^n), where a plain average would be ten times too long and
+    batches ten times too small; a function that really became a thousand times slower is learned within 31 calls
+    (1.25^31 ≈ 1000), and until then recall bounds the harm. The first sample often holds imports; it is halved away: a sample below a
     quarter of the estimate halves it.
     """
 
@@ -29,7 +29,8 @@ class RunTime:
 
 
 def learn(estimate_ns: int, ran_ns: int) -> int:
-    """The next estimate. ``on_results`` has the same formula written out, because a call would cost more than it does."""
+    """The next estimate. ``on_results`` has the same formula written out, because a call would cost more than it
+    does."""
     if not estimate_ns:
         return max(1, ran_ns)
     if ran_ns > estimate_ns << 1:

@@ -121,6 +121,7 @@ def _refuse(board: Board, session: Session, record: Record, kind: EndKind, text:
     """An end for a record that was never admitted: recorded, held by its submitter like any other."""
     if record.state == task.NEW and record.seq not in session.tasks:
         _open(board, session, record)
+    record.dependencies = record.nested = None  # nothing was pinned for it yet
     finish(board, session, record, End(record.seq, kind, board.failure(session, record, kind, text)), None, now)
 
 
@@ -156,40 +157,19 @@ def _admit(board: Board, session: Session, holder: Holder, record: Record, now: 
         _refuse(board, session, record, EndKind.REFUSED, option.refused, now)
         return
     tasks = session.tasks
+    for dependency in record.dependencies or ():
+        producer = tasks.get(dependency.seq)
+        if producer is None or producer is record:
+            text = f"an argument refers to object {dependency.seq:x}, which is not here: it was released or never made"
+            _refuse(board, session, record, EndKind.LOST, text, now)
+            return
     if record.nested:
         record.nested = pin(session, record.nested, record.seq)
-    failed: Record | None = None
-    if record.dependencies:
-        for dependency in record.dependencies:
-            producer = tasks.get(dependency.seq)
-            if producer is None or producer is record:
-                text = (
-                    f"an argument refers to object {dependency.seq:x}, which is not here: it was released or never made"
-                )
-                record.dependencies = None
-                _refuse(board, session, record, EndKind.LOST, text, now)
-                return
-        for dependency in record.dependencies:
-            producer = tasks[dependency.seq]
-            producer.pins += 1
-            producer.linked = True
-            if producer.end is None:
-                record.waiting_for += 1
-                if producer.dependents is None:
-                    producer.dependents = []
-                producer.dependents.append(record)
-            elif producer.end.kind:
-                failed = producer
-    parent = tasks.get(record.parent) if record.parent else None
-    if parent is not None and parent.state != ENDED:
-        if parent.children is None:
-            parent.children = []
-        parent.children.append(record.seq)
-        parent.linked = True
-        if parent.cause >= task.CANCELLED_WITH_CHILDREN:
-            finish(board, session, record, cancelled_end(board, session, record), None, now)
-            return
-    if failed is not None and failed.end is not None:
+    failed = _depend(session, record) if record.dependencies else None
+    if _adopt(session, record):
+        record.cause = task.CANCELLED_WITH_CHILDREN
+        finish(board, session, record, cancelled_end(board, session, record), None, now)
+    elif failed is not None:
         finish(board, session, record, inherited_end(board, session, failed, record), None, now)
     elif record.waiting_for:
         record.state = WAITING
@@ -197,6 +177,36 @@ def _admit(board: Board, session: Session, holder: Holder, record: Record, now: 
         board.waiting += 1
     else:
         enqueue(board, session, record, now)
+
+
+def _depend(session: Session, record: Record) -> Record | None:
+    """Pin the producers of its arguments until it ends, and wait for those that have not ended. Returns one that
+    failed."""
+    failed = None
+    for dependency in record.dependencies or ():
+        producer = session.tasks[dependency.seq]
+        producer.pins += 1
+        producer.linked = True
+        if producer.end is None:
+            record.waiting_for += 1
+            if producer.dependents is None:
+                producer.dependents = []
+            producer.dependents.append(record)
+        elif producer.end.kind:
+            failed = producer
+    return failed
+
+
+def _adopt(session: Session, record: Record) -> bool:
+    """Note it with its parent, if that still runs. True: the parent is being cancelled with its children."""
+    parent = session.tasks.get(record.parent) if record.parent else None
+    if parent is None or parent.state == ENDED or parent is record:
+        return False
+    if parent.children is None:
+        parent.children = []
+    parent.children.append(record.seq)
+    parent.linked = True
+    return parent.cause >= task.CANCELLED_WITH_CHILDREN
 
 
 def enqueue(board: Board, session: Session, record: Record, now: int) -> None:
@@ -260,7 +270,8 @@ def inherited_end(board: Board, session: Session, producer: Record, record: Reco
 
 
 def finish(board: Board, session: Session, record: Record, end: End, blobs: list[Any] | None, now: int) -> None:
-    """The one end of a task, and of all that can no longer run because of it. The caller has taken it from its worker."""
+    """The one end of a task, and of all that can no longer run because of it. The caller has taken it from its
+    worker."""
     work: list[tuple[Record, End, list[Any] | None]] = [(record, end, blobs)]
     for record, end, blobs in work:  # grows while it is walked: a chain of a million is no recursion
         if record.state == ENDED:
@@ -278,7 +289,7 @@ def finish(board: Board, session: Session, record: Record, end: End, blobs: list
         record.blobs = blobs
         record.linked = record.linked or blobs is not None
         record.arguments = b""
-        record.size = 0
+        record.size = record.waiting_for = 0
         record.children = None
         dependents, record.dependents = record.dependents, None
         for dependent in dependents or ():

@@ -47,8 +47,8 @@ class Account:
 class Queue:
     """Tasks of one session that are alike to the scheduler.
 
-    ``nested`` ones, submitted by workers, go before the program's and the newest first (depth first): a parent that waits
-    holds its process, so breadth first would need a process for every parent at once.
+    ``nested`` ones, submitted by workers, go before the program's and the newest first (depth first): a parent that
+    waits holds its process, so breadth first would need a process for every parent at once.
     """
 
     __slots__ = ("dead", "listed", "nested", "priority", "records", "session", "shape")

@@ -9,8 +9,9 @@ Why it is safe (asymmetric Dekker; the shell's half is in the slot page):
    outstanding), those after n cannot start any more: they are ours again at once.
 4. n may have seen our epoch after all and backed off: ``DROPPED(n)`` says so, and n is ours again too.
 5. ``running`` = 0: the worker is between calls, and how far it came we cannot know; taking everything back would run
-   finished calls twice. But it will look at EPOCH before its next call and send DROPPED for that one, which tells: from it
-   on, everything up to the number of the recall is ours. If it has no next call, results for all are on their way.
+   finished calls twice. But it will look at EPOCH before its next call and send DROPPED for that one, which tells:
+   from it on, everything up to the number of the recall is ours. If it has no next call, results for all are on their
+   way.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from abid.core.task import Record
 from abid.core.workers import Phase, Worker
 
 LONG_NS: Final = 3_000_000
-"""A call that runs longer has others behind it recalled: two full batches, and far above the noise of a busy machine."""
+"""A call that runs longer has others behind it recalled: two full batches, and far above the noise of a busy
+machine."""
 
 
 def behind(board: Board, worker: Worker) -> None:

@@ -64,7 +64,8 @@ def bare_amount_text(name: str, amount: int) -> str:
 
 
 class Resources:
-    """Totals and what is free of them. ``free`` may go below 0 for processors: a blocked task that goes on takes its back."""
+    """Totals and what is free of them. ``free`` may go below 0 for processors: a blocked task that goes on takes its
+    back."""
 
     __slots__ = ("free", "free_gpus", "gpus", "total")
 
@@ -106,7 +107,8 @@ class Resources:
         for name, amount in shape.needs:
             if name not in self.total:
                 have = ", ".join(sorted(set(self.total) - RESERVED_NAMES)) or "none"
-                return f"asks for {amount_text(name, amount)}, which this node does not have (custom resources here: {have})"
+                asked = amount_text(name, amount)
+                return f"asks for {asked}, which this node does not have (custom resources here: {have})"
             if amount > self.total[name]:
                 return f"asks for {amount_text(name, amount)}; this node has {bare_amount_text(name, self.total[name])}"
         if shape.gpus > len(self.gpus):

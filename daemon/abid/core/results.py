@@ -1,5 +1,5 @@
-"""What workers say about their calls: ended, not started, blocked. The straight case is written out, as it is the cost of
-a task; everything else goes through ``lifecycle.finish``."""
+"""What workers say about their calls: ended, not started, blocked. The straight case is written out, as it is the
+cost of a task; everything else goes through ``lifecycle.finish``."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def _settle(board: Board, worker: Worker, record: Record, end: End, blobs: list[
 def on_blocked(board: Board, worker: Worker, number: int, now: int) -> None:
     """The running call waits for others: its processors are free meanwhile, and what is behind it goes elsewhere.
 
-    Race: the call's result overtakes nothing, since both travel on one socket in order; a number that is not outstanding
-    is of a call whose worker we think gone, and is ignored.
+    Race: the call's result overtakes nothing, since both travel on one socket in order; a number that is not
+    outstanding is of a call whose worker we think gone, and is ignored.
     """
     if worker.phase == Phase.GONE or worker.find(number) is None:
         return

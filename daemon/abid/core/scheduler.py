@@ -3,9 +3,9 @@
 One pass costs the number of queues and workers, never the number of tasks; a pick hands out a whole batch. Order: the
 user who had least (see ``queues.Account``), the session that had least, nested before others, priority with aging.
 
-A worker is kept busy across the round trip: while what it has will last less than half a batch, it gets more of the same
-session and shape. That must not starve others: nobody is topped up with what an earlier queue in the order lacks, except
-within a slack that spares both sides the change of workers.
+A worker is kept busy across the round trip: while what it has will last less than half a batch, it gets more of the
+same session and shape. That must not starve others: nobody is topped up with what an earlier queue in the order lacks,
+except within a slack that spares both sides the change of workers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ Unmet = tuple[Queue, frozenset[str], bool]
 
 
 def _reserved(board: Board, queues: list[Queue], now: int) -> list[Unmet]:
-    """The one queue for which room is kept: of those that do not fit, the one that waited longest, beyond ``aging_ns``."""
+    """The one queue for which room is kept: of those that do not fit, the one that waited longest, beyond
+    ``aging_ns``."""
     oldest: Queue | None = None
     waited = board.limits.aging_ns
     for queue in queues:

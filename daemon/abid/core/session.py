@@ -30,8 +30,8 @@ class Holder:
         self.identity = True
         """Both lists map every index to itself, as a program's do that never said a thing twice."""
         self.held: dict[int, int] = {}
-        """What a worker holds: sequence → count, each counted in ``Record.pins`` once. The program's holds are counted in
-        ``Record.holds`` alone, for it may have a million."""
+        """What a worker holds: sequence → count, each counted in ``Record.pins`` once. The program's holds are
+        counted in ``Record.holds`` alone, for it may have a million."""
 
 
 class Session:
@@ -52,7 +52,8 @@ class Session:
         self.namespace = namespace
         self.closed = False
         self.stalled = False
-        """Set by the shell while more than ``unread_results_bytes_max`` wait for the program to read: nothing starts."""
+        """Set by the shell while more than ``unread_results_bytes_max`` wait for the program to read: nothing
+        starts."""
         self.tasks: dict[int, Record] = {}
         self.open_tasks = 0
         """Those that have not ended."""

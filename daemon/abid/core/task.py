@@ -5,8 +5,8 @@
      └──────────┴──────────┴────────────┴──▶ ENDED
 
 A decoded SUBMIT frame *is* a list of records: nothing is copied on the way in. Records are untracked by the garbage
-collector, so they refer to one another in one direction only: a producer to the records that wait for it, until it ends.
-Everything else between tasks (parent, children, dependencies, nested references) is a sequence number.
+collector, so they refer to one another in one direction only: a producer to the records that wait for it, until it
+ends. Everything else between tasks (parent, children, dependencies, nested references) is a sequence number.
 """
 
 from __future__ import annotations
