@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import abi
 from tests.system.harness import Daemon
 
 
@@ -23,3 +24,12 @@ def shared() -> Iterator[Daemon]:
     made = Daemon()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def program(shared: Daemon) -> Iterator[Daemon]:
+    """This very process as a program of the module's daemon."""
+    abi.shutdown()
+    abi.init(address=str(shared.runtime_dir))
+    yield shared
+    abi.shutdown()

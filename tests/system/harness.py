@@ -1,4 +1,8 @@
-"""Real daemons for tests: each in directories of its own, ended with everything below it, its log shown on failure."""
+"""Real daemons for tests: each in directories of its own, ended with everything below it, its log shown on failure.
+
+Nothing here sleeps for luck: waits end with an event (a line, a pidfd), or with a condition that is looked at again, and
+each is bounded by ``WAIT_S``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
 WAIT_S = 30
 """Bounds every wait of a test: what takes longer has failed. Nothing is timed by it."""
+ORPHAN_S = 2
+"""What the project promises: nothing outlives its daemon, zygote, worker or client by more."""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -23,37 +31,119 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | more
 
 
-class Daemon:
-    """One `abid start` in a fresh runtime and state directory."""
+def eventually(condition: Callable[[], Any], what: str, within_s: float = WAIT_S) -> Any:
+    """The first true value of ``condition``; fails with ``what`` when there is none in time."""
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(0.005)
+    return found
 
-    def __init__(self, *flags: str, cpus: float | None = 2, config: str = "", **environment: str) -> None:
+
+class Place:
+    """Fresh directories, and programs run in them. No daemon yet."""
+
+    def __init__(self, *, config: str = "", runtime_dir: str = "run", **environment: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="abi-test-")
         self.folder = Path(self._folder.name)
-        self.runtime_dir = self.folder / "run"
+        self.runtime_dir = self.folder / runtime_dir
         self.state_dir = self.folder / "state"
-        for folder in (self.runtime_dir, self.state_dir, self.folder / "home"):
-            folder.mkdir(mode=0o700)
+        self.home = self.folder / "home"
+        for folder in (self.runtime_dir, self.state_dir, self.home):
+            folder.mkdir(mode=0o700, parents=True)
         self.environment = clean_environment(
             ABI_RUNTIME_DIR=str(self.runtime_dir),
             ABI_STATE_DIR=str(self.state_dir),
-            HOME=str(self.folder / "home"),
+            HOME=str(self.home),
             **environment,
         )
         self.config_file = self.folder / "abid.toml"
         self.config_file.write_text(config)
+
+    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `abi` or `abid` against this daemon."""
+        executable = str(BIN / command[0])
+        return subprocess.run(
+            [executable, *command[1:]],
+            capture_output=True,
+            text=True,
+            env=self.environment | options.pop("env", {}),
+            timeout=WAIT_S,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            **options,
+        )
+
+    def json(self, *command: str) -> Any:
+        """What a command prints with --json; it must succeed."""
+        done = self.run(*command, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def open(self, *command: str | bytes, **options: Any) -> Program:
+        """Start `abi` or `abid` and go on."""
+        return Program([str(BIN / os.fsdecode(command[0])), *command[1:]], self.environment, **options)
+
+    def python(self, program: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program of the library's user; it finds this daemon by its environment."""
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            env=self.environment | options.pop("env", {}),
+            timeout=options.pop("timeout", WAIT_S),
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    def script(self, program: str | Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a file as a program of the library's user, or a text as one in this daemon's folder."""
+        if not isinstance(program, Path):
+            program = write_script(self.folder, program)
+        return run_script(program, *arguments, env=self.environment | options.pop("env", {}), **options)
+
+    def processes(self) -> list[int]:
+        """Every living process that names this runtime directory on its command line."""
+        needle = os.fsencode(self.runtime_dir)
+        return [pid for pid in all_pids() if needle in command_line(pid) and state_of(pid) != "Z"]
+
+    def fifo(self, name: str) -> str:
+        """A named pipe: opening it for reading waits until somebody opens it for writing."""
+        path = self.folder / name
+        os.mkfifo(path)
+        return str(path)
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+
+class Daemon(Place):
+    """One `abid start` in a fresh runtime and state directory.
+
+    ``before`` is Python that runs in the daemon's process before its own main.
+    """
+
+    def __init__(
+        self, *flags: str, cpus: float | None = 2, config: str = "", before: str = "", runtime_dir: str = "run",
+        **environment: str,
+    ) -> None:  # fmt: skip
+        super().__init__(config=config, runtime_dir=runtime_dir, **environment)
         self.flags = [*flags, "-c", str(self.config_file)]
         if cpus is not None:
             self.flags += ["--cpus", str(cpus)]
+        self._before = before
         self.process: subprocess.Popen[bytes]
+        self.log_path = self.folder / "log"
         self.start()
 
     def start(self) -> None:
         """Start it (again), in the foreground, and return when it says that it is ready."""
+        program = ["-m", "abid"]
+        if self._before:
+            program = ["-c", f"{self._before}\nimport sys\nfrom abid.main import main\nsys.exit(main())"]
         read_fd, write_fd = os.pipe()
-        self.log_path = self.folder / "log"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "abid", "start", *self.flags, "--ready-fd", str(write_fd)],
+                [sys.executable, *program, "start", *self.flags, "--ready-fd", str(write_fd)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -79,49 +169,13 @@ class Daemon:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run `abi` or `abid` against this daemon."""
-        executable = str(BIN / command[0])
-        return subprocess.run(
-            [executable, *command[1:]],
-            capture_output=True,
-            text=True,
-            env=self.environment | options.pop("env", {}),
-            timeout=WAIT_S,
-            stdin=subprocess.DEVNULL,
-            **options,
-        )
-
-    def json(self, *command: str) -> Any:
-        done = self.run(*command, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def python(self, program: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program of the library's user; it finds this daemon by its environment."""
-        return subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            env=self.environment | options.pop("env", {}),
-            timeout=options.pop("timeout", WAIT_S),
-            stdin=subprocess.DEVNULL,
-            **options,
-        )
+    def await_log(self, words: str) -> None:
+        eventually(lambda: words in self.log(), f"{words!r} in the daemon's log:\n{self.log()}")
 
     def processes(self) -> list[int]:
-        """Every living process that names this runtime directory on its command line, and the daemon itself."""
-        needle = os.fsencode(self.runtime_dir)
-        found = []
-        for name in os.listdir("/proc"):
-            if name.isdigit() and int(name) != os.getpid():
-                try:
-                    command_line = Path("/proc", name, "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if needle in command_line or int(name) == self.pid:
-                    found.append(int(name))
-        return found
+        """Those that name the runtime directory, and the daemon itself."""
+        found = super().processes()
+        return found if self.process.poll() is not None or self.pid in found else [*found, self.pid]
 
     def close(self) -> None:
         """End it, and see that nothing of it is left."""
@@ -133,4 +187,134 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self.kill()
                 self.process.wait(WAIT_S)
-        self._folder.cleanup()
+        try:
+            eventually(lambda: not self.processes(), "everything of the daemon is gone", ORPHAN_S)
+        finally:
+            super().close()
+
+
+class Program:
+    """A program under way, with what it printed so far."""
+
+    def __init__(self, command: list[str | bytes], environment: dict[str, str], **options: Any) -> None:
+        chosen: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "env": environment,
+        }
+        self.process = subprocess.Popen(command, **(chosen | options))
+        self.out = b""
+        self.err = b""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def await_out(self, words: bytes) -> bytes:
+        """Read its output until ``words`` are in it."""
+        while words not in self.out:
+            assert self._read_one(), f"it ended without {words!r}: {self.out!r} {self.err!r}"
+        return self.out
+
+    def await_err(self, words: bytes) -> bytes:
+        while words not in self.err:
+            assert self._read_one(), f"it ended without {words!r}: {self.out!r} {self.err!r}"
+        return self.err
+
+    def _read_one(self) -> bool:
+        """Read what comes next on either stream; False when both have ended."""
+        streams = [stream for stream in (self.process.stdout, self.process.stderr) if stream and not stream.closed]
+        if not streams:
+            return False
+        ready = select.select(streams, [], [], WAIT_S)[0]
+        assert ready, f"nothing more came: {self.out!r} {self.err!r}"
+        for stream in ready:
+            data = os.read(stream.fileno(), 1 << 20)
+            if stream is self.process.stdout:
+                self.out += data
+            else:
+                self.err += data
+            if not data:
+                stream.close()
+        return True
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Read all that comes, then its exit code."""
+        while self._read_one():
+            pass
+        return self.process.wait(WAIT_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(WAIT_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+# Processes.
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path("/proc", str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def state_of(pid: int) -> str:
+    """One letter as in ps(1), "" when there is no such process."""
+    return (_stat(pid) or [""])[0]
+
+
+def parent_of(pid: int) -> int:
+    stat = _stat(pid)
+    return int(stat[1]) if stat else 0
+
+
+def below(pid: int) -> list[int]:
+    """All descendants of a process that are there now, zombies too."""
+    parents = {child: parent_of(child) for child in all_pids()}
+    found, work = [], [pid]
+    for above in work:
+        children = [child for child, parent in parents.items() if parent == above]
+        found += children
+        work += children
+    return found
+
+
+def alive(pid: int) -> bool:
+    return state_of(pid) not in ("", "Z")
+
+
+def await_gone(pids: Iterable[int], within_s: float = ORPHAN_S) -> None:
+    """Fails if one of these still runs after the promised time."""
+    pids = list(pids)
+    eventually(
+        lambda: not any(alive(pid) for pid in pids),
+        f"gone: {[(pid, state_of(pid), command_line(pid)) for pid in pids if alive(pid)]}",
+        within_s,
+    )
+
+
+def rss_bytes(pid: int) -> int:
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"process {pid} has no memory")
