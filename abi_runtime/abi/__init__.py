@@ -5,8 +5,8 @@
 
     print(abi.get([square.remote(x) for x in range(10)]))
 
-Importing it loads nothing else: each name comes with its first use (PEP 562), since a program that only imports a module
-full of remote functions should not pay for running any.
+Importing it loads nothing else: each name comes with its first use (PEP 562), since a program that only imports a
+module full of remote functions should not pay for running any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from abi import errors
     from abi.calls import Gathered, cancel, gather, get, put, wait
     from abi.context import TaskInfo, current_task
-    from abi.mapping import map
+    from abi.mapping import map  # noqa: A004  as the built-in, elsewhere
     from abi.program import init, is_initialized, shutdown
     from abi.ref import Ref
     from abi.remote_function import RemoteFunction, remote

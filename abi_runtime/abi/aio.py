@@ -1,7 +1,9 @@
-"""References and event loops. The helper thread receives; loops are told through ``call_soon_threadsafe``, batch by batch."""
+"""References and event loops. The helper thread receives; loops are told through ``call_soon_threadsafe``, batch by
+batch."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,10 +80,8 @@ async def _ended(refs: list[Ref[Any]]) -> None:
 
 
 def _tell(call_soon: Callable[..., Any], settle: Callable[[], None]) -> None:
-    try:
+    with contextlib.suppress(RuntimeError):  # the loop was closed while the task ran
         call_soon(settle)
-    except RuntimeError:  # the loop was closed while the task ran
-        pass
 
 
 def _failed(refs: Sequence[Ref[Any]]) -> Ref[Any] | None:

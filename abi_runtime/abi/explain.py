@@ -12,7 +12,8 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 
 TRIALS_MAX: Final = 400
-"""Pickled parts in all: a million-item list with a lock at its end is told as `somewhere in it`, not searched for ever."""
+"""Pickled parts in all: a million-item list with a lock at its end is told as `somewhere in it`, not searched for
+ever."""
 DEPTH_MAX: Final = 20
 
 

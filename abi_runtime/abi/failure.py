@@ -1,8 +1,8 @@
 """How a task's failure travels, and what ``get`` raises for it.
 
-In the worker: ``failure_of`` writes a failure down in words, and adds the exception itself if that demonstrably loads again
-(an ``__init__`` with keyword-only arguments fails at load, not at dump). In the program: ``error_of`` makes an exception
-that is both TaskError and the user's type, so either ``except`` clause catches it.
+In the worker: ``failure_of`` writes a failure down in words, and adds the exception itself if that demonstrably
+loads again (an ``__init__`` with keyword-only arguments fails at load, not at dump). In the program: ``error_of``
+makes an exception that is both TaskError and the user's type, so either ``except`` clause catches it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Sections in which Ctrl-C must wait: half a frame taken from a socket, a lock just acquired, an end half delivered.
 
 A Python signal handler runs between any two instructions of the main thread, and may raise there. Between
-``guard.enter()`` and ``guard.leave()`` it only notes the signal; ``pause`` and ``resume`` enclose a blocking call, where it
-may raise again. The four are called in the main thread only. A worker brings a guard of its own (its interrupts are meant
-for one call), a program has ``SigintGuard``.
+``guard.enter()`` and ``guard.leave()`` it only notes the signal; ``pause`` and ``resume`` enclose a blocking call,
+where it may raise again. The four are called in the main thread only. A worker brings a guard of its own (its
+interrupts are meant for one call), a program has ``SigintGuard``.
 
 Prior art: trio's ``KeyboardInterrupt`` protection, which marks frames; here a handler is swapped in for the few
 microseconds of a section, so that nothing of ours is visible in ``signal.getsignal`` while user code runs.

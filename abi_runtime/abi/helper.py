@@ -3,8 +3,9 @@
 It is started at its first need and sleeps in one of three ways:
 
 - PARKED: nothing is under way. Only a kick (one write to an eventfd) wakes it.
-- WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves the socket
-  alone, since waking beside each caller's answer would cost that caller more than it saves; else it waits for the socket.
+- WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves
+  the socket alone, since waking beside each caller's answer would cost that caller more than it saves; else it
+  waits for the socket.
 - DUE: items wait in the outbox. It sends them after ``LINGER_S``.
 
 ``arm`` and ``watch`` are called from the hot path, from finalisers and with locks held: they take none.
@@ -12,6 +13,7 @@ It is started at its first need and sleeps in one of three ways:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -120,8 +122,8 @@ class Helper:
         return readable or link.busy()
 
     def _park(self) -> None:
-        # 1. nothing is due here. 2. a caller appends and finds WATCHING, so it does not kick. 3. PARKED for ever. So look
-        # once more after saying PARKED.
+        # 1. nothing is due here. 2. a caller appends and finds WATCHING, so it does not kick. 3. PARKED for ever.
+        # So look once more after saying PARKED.
         self._state = PARKED
         if self._link.outbox or self._link.releases:
             self._state = WATCHING
@@ -139,8 +141,6 @@ class Helper:
             poll.register(own, select.POLLIN)
         ready = poll.poll(timeout_ms)
         if any(fd == self._eventfd for fd, _event in ready):
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._eventfd)
-            except BlockingIOError:
-                pass
         return any(fd == own for fd, _event in ready)

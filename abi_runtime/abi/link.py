@@ -1,19 +1,21 @@
 """One framed connection, shared by all threads of a process, without a thread that owns it.
 
-Who waits, receives: the first caller of ``wait`` takes the lead, the others follow it and sleep until what they wait for
-has come or the lead is free. So a call that waits for one answer costs no switch between threads. A parked helper thread
-(``abi.helper``) sends what waited a millisecond and receives only while no caller does. Prior art: leader/followers
-(Schmidt et al., PLoP 2000).
+Who waits, receives: the first caller of ``wait`` takes the lead, the others follow it and sleep until what they
+wait for has come or the lead is free. So a call that waits for one answer costs no switch between threads. A parked
+helper thread (``abi.helper``) sends what waited a millisecond and receives only while no caller does. Prior art:
+leader/followers (Schmidt et al., PLoP 2000).
 
 Sending: the hot path appends ``(kind, item)`` to ``outbox`` and nothing else; ``flush`` encodes what is there.
 
-Signals: everything here runs masked (``abi.guard``) but the blocking calls. Received bytes cannot be lost to a handler that
-raises, because they are stored by C code before the interpreter looks for signals (``list.extend`` over ``map``).
+Signals: everything here runs masked (``abi.guard``) but the blocking calls. Received bytes cannot be lost to a
+handler that raises, because they are stored by C code before the interpreter looks for signals (``list.extend``
+over ``map``).
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -49,8 +51,9 @@ _main_thread: Final = threading.main_thread
 class Link:
     """See the module. ``outbox``, ``releases`` and ``lost`` may be read and appended to from any thread.
 
-    ``on_lost`` runs in a thread that receives, once per loss: it may ``replace`` the socket; if it does not, every ``wait``
-    returns. ``delivered`` runs after each batch of frames, outside the mask. ``busy`` says whether answers are due.
+    ``on_lost`` runs in a thread that receives, once per loss: it may ``replace`` the socket; if it does not, every
+    ``wait`` returns. ``delivered`` runs after each batch of frames, outside the mask. ``busy`` says whether answers
+    are due.
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class Link:
 
     def _take(self) -> None:
         # Releases are read first and sent last. 1. a thread unpickles a reference: BORROW joins the outbox. 2. it drops
-        # the value that held it: RELEASE. Were the outbox read first, (1) and (2) could come after that and only (2) leave.
+        # the value that held it: RELEASE. Were the outbox read first, (1) and (2) could come after that and only
+        # (2) leave.
         released = self.releases[:]
         batch = self.outbox[:]
         del self.releases[: len(released)]
@@ -161,7 +165,8 @@ class Link:
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Receive until ``done()``; whether it holds at the end. ``timeout`` in seconds, 0: take what is there already.
 
-        ``done`` is called from other threads too, and must only look. Returns early when the connection is gone for good.
+        ``done`` is called from other threads too, and must only look. Returns early when the connection is gone for
+        good.
         """
         if done():
             return True
@@ -214,8 +219,8 @@ class Link:
             self._release_lead()
 
     def _follow(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> bool:
-        # 1. this thread finds the lead taken. 2. the leader leaves and looks for followers. So: register first, then try
-        # again; whoever leaves after that finds us.
+        # 1. this thread finds the lead taken. 2. the leader leaves and looks for followers. So: register first,
+        # then try again; whoever leaves after that finds us.
         me = _Follower(done)
         self._followers.append(me)
         try:
@@ -327,7 +332,8 @@ class Link:
         return not self.lost
 
     def replace(self, sock: socket.socket, rebuild: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:
-        """Go on over ``sock``. ``rebuild`` gets what had not been sent and returns what is to be sent now. Lead only."""
+        """Go on over ``sock``. ``rebuild`` gets what had not been sent and returns what is to be sent now. Lead
+        only."""
         with self._sending:
             self._discard()
             self._adopt(sock)
@@ -385,10 +391,8 @@ class _Follower:
         return self._lock.acquire(timeout=timeout)
 
     def wake(self) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # it is awake already
             self._lock.release()
-        except RuntimeError:  # it is awake already
-            pass
 
 
 def _always() -> bool:
@@ -396,10 +400,8 @@ def _always() -> bool:
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is gone
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it is gone
-        pass
 
 
 def _forget_in_child() -> None:

@@ -1,9 +1,10 @@
 """``abi.map``: one function over many items, many items to a task, results in order.
 
-Lazy on its input and bounded in what is under way. A chunk is as many items as take ``CHUNK_NS`` by what the chunks before
-it took: so small functions cost a fraction of a task each, and long ones go one by one and spread.
+Lazy on its input and bounded in what is under way. A chunk is as many items as take ``CHUNK_NS`` by what the chunks
+before it took: so small functions cost a fraction of a task each, and long ones go one by one and spread.
 """
 
+# ruff: noqa: A001 — `abi.map` is the built-in `map`, elsewhere
 from __future__ import annotations
 
 from collections import deque
@@ -64,7 +65,7 @@ class _Chunk:
 
 @overload
 def map(
-    fn: RemoteFunction[[A], T] | Callable[[A], T],
+    fn: RemoteFunction[Callable[[A], T]] | Callable[[A], T],
     a: Iterable[A],
     /,
     *,
@@ -73,7 +74,7 @@ def map(
 ) -> Iterator[T]: ...
 @overload
 def map(
-    fn: RemoteFunction[[A, B], T] | Callable[[A, B], T],
+    fn: RemoteFunction[Callable[[A, B], T]] | Callable[[A, B], T],
     a: Iterable[A],
     b: Iterable[B],
     /,
@@ -83,7 +84,7 @@ def map(
 ) -> Iterator[T]: ...
 @overload
 def map(
-    fn: RemoteFunction[[A, B, C], T] | Callable[[A, B, C], T],
+    fn: RemoteFunction[Callable[[A, B, C], T]] | Callable[[A, B, C], T],
     a: Iterable[A],
     b: Iterable[B],
     c: Iterable[C],
@@ -94,33 +95,31 @@ def map(
 ) -> Iterator[T]: ...
 @overload
 def map(
-    fn: RemoteFunction[..., T] | Callable[..., T],
+    fn: RemoteFunction[Callable[..., T]] | Callable[..., T],
     /,
     *iterables: Iterable[Any],
     timeout: float | None = None,
     chunk: int | None = None,
 ) -> Iterator[T]: ...
-def map(
-    fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chunk: int | None = None
-) -> Iterator[Any]:
+def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chunk: int | None = None) -> Iterator[Any]:
     """``fn`` over the items of the iterables, like the built-in ``map`` (the shortest ends it); results in order.
 
-    ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task instead of what is learned. A
-    failure is raised at its item's place. Work starts with the first result asked for. Raises TypeError and ValueError
-    at once for wrong arguments.
+    ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task instead of what is
+    learned. A failure is raised at its item's place. Work starts with the first result asked for. Raises TypeError
+    and ValueError at once for wrong arguments.
     """
     if not iterables:
         raise TypeError("map takes at least one iterable")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
-    function: RemoteFunction[..., Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
+    function: RemoteFunction[Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
     return _Map(function, zip(*iterables, strict=False), timeout, chunk).results()
 
 
 class _Map:
     def __init__(
         self,
-        function: RemoteFunction[..., Any],
+        function: RemoteFunction[Any],
         items: Iterator[tuple[Any, ...]],
         timeout: float | None,
         chunk: int | None,
@@ -147,9 +146,7 @@ class _Map:
                 yield from values
                 if failure is not None:
                     assert ref.end is not None
-                    raise error_of(
-                        End(ref.seq, EndKind.ERROR, failure, ref.end.attempt), session.prefix
-                    ) from None
+                    raise error_of(End(ref.seq, EndKind.ERROR, failure, ref.end.attempt), session.prefix) from None
         finally:
             for ref, _count in self._under_way:
                 session.cancel(ref, force=False, recursive=True)
@@ -179,7 +176,7 @@ class _Map:
             raise GetTimeoutError(f"map had not ended after {self._timeout} s") from None
 
 
-def _chunked(function: RemoteFunction[..., Any]) -> Callable[[list[tuple[Any, ...]]], Ref[Any]]:
+def _chunked(function: RemoteFunction[Any]) -> Callable[[list[tuple[Any, ...]]], Ref[Any]]:
     """A submitter of chunks with the function's own options."""
     inner = function.__abi_function__
     code = getattr(inner, "__code__", None)
@@ -187,7 +184,7 @@ def _chunked(function: RemoteFunction[..., Any]) -> Callable[[list[tuple[Any, ..
         inner = _Awaited(inner)
     options = {key: value for key, value in function.settings.items() if key not in ("num_returns", "retry_exceptions")}
     options.setdefault("name", getattr(function.__abi_function__, "__name__", "map"))
-    chunks: RemoteFunction[..., Any] = RemoteFunction(_Chunk(inner), options)
+    chunks: RemoteFunction[Any] = RemoteFunction(_Chunk(inner), options)
     return chunks.remote
 
 

@@ -1,7 +1,7 @@
 """What waits to be sent on one connection: items become frames, frames wait until the kernel takes them.
 
-Runs of one kind share a frame, since a frame of hundreds of items costs little more than a frame of one. Not thread-safe:
-``Link`` calls it under its sending lock.
+Runs of one kind share a frame, since a frame of hundreds of items costs little more than a frame of one. Not
+thread-safe: ``Link`` calls it under its sending lock.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Outgoing:
         self._join(joined)
 
     def push(self, sock: socket.socket) -> bool:
-        """Send until all is gone (True) or the kernel's buffer is full (False). Raises OSError when the other side left."""
+        """Send until all is gone (True) or the kernel's buffer is full (False). Raises OSError when the other side
+        left."""
         while self._waiting:
             view, fds, blobs = self._waiting[0]
             try:

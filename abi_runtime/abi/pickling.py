@@ -4,11 +4,11 @@ Three ways, the cheapest that will do:
 
 1. exact builtins: plain ``pickle.dumps``, which has no Python in it;
 2. ``_Light``: C's pickler; collects references, and buffers over 100 KiB go out of band into shared memory;
-3. ``_Cloud``: cloudpickle's, for what lives in ``__main__`` or inside functions (by value; every other module by name). Only
-   when the second fails, because importing it costs as much as a thousand calls.
+3. ``_Cloud``: cloudpickle's, for what lives in ``__main__`` or inside functions (by value; every other module by
+   name). Only when the second fails, because importing it costs as much as a thousand calls.
 
-A payload is ``bytes``, a pickle, or a memoryview of a mapped container (``abi.objects.payload``), whose buffers the loaded
-objects go on using: the mapping lives as long as they do.
+A payload is ``bytes``, a pickle, or a memoryview of a mapped container (``abi.objects.payload``), whose buffers the
+loaded objects go on using: the mapping lives as long as they do.
 """
 
 from __future__ import annotations
@@ -200,8 +200,9 @@ def reduce_reference(obj: Any, nested: list[Any]) -> Any:
     return reduce(obj, nested)
 
 
-def by_name(obj: Any) -> Any:
-    """The reduction of the function under an importable RemoteFunction: its module's name holds that, not the function."""
+def by_name(obj: object) -> Any:
+    """The reduction of the function under an importable RemoteFunction: its module's name holds that, not the
+    function."""
     if not isinstance(obj, FunctionType) or obj.__module__ in ("__main__", None) or "<locals>" in obj.__qualname__:
         return None
     found = find(obj.__module__, obj.__qualname__)

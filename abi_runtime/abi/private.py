@@ -1,11 +1,12 @@
 """A daemon for one program: started when none runs, found by nobody else, gone when the program is.
 
-The process is started first and the program's own imports happen while it starts: a first result from nothing is to take
-a fifth of a second. Hence also ``posix_spawn`` and no ``tempfile``.
+The process is started first and the program's own imports happen while it starts: a first result from nothing is to
+take a fifth of a second. Hence also ``posix_spawn`` and no ``tempfile``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -46,7 +47,9 @@ class PrivateDaemon:
         command += ["--owner", str(self.owner), "--ready-fd", str(target)]
         if cpus is not None:
             command += ["--cpus", str(cpus)]
-        log = os.open(os.path.join(self.directory, _LOG_NAME), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = os.open(
+            os.path.join(self.directory, _LOG_NAME), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             return os.posix_spawn(
@@ -118,10 +121,8 @@ class PrivateDaemon:
         self._remove()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def _is_gone(self) -> bool:
         try:

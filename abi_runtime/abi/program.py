@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
 import sys
 import threading
+from importlib import import_module
 from typing import Any, Final
 
-from abi import errors, paths, session as sessions
+from abi import errors, paths
+from abi import session as sessions
 from abi.dial import connect
 from abi.guard import SigintGuard
 from abi.link import Link
@@ -91,8 +94,7 @@ def _connect(
     if found is None:
         private = PrivateDaemon(num_cpus, resources)
         try:
-            import abi.cloud  # noqa: F401  while the daemon starts: what lives in __main__ needs it at its first call
-
+            import_module("abi.cloud")  # while the daemon starts: what lives in __main__ needs it at its first call
             private.wait_ready()
             path = private.socket_path
             sock, welcome = connect(path, namespace)
@@ -164,10 +166,8 @@ def _stop_daemon() -> None:
 
 
 def _at_exit() -> None:
-    try:
+    with contextlib.suppress(Exception):  # the interpreter ends: whatever it is, nobody can act on it
         shutdown()
-    except Exception:  # the interpreter ends: whatever it is, nobody can act on it
-        pass
 
 
 def _after_fork() -> None:

@@ -1,8 +1,9 @@
 """A reference to what a task will return, and at the same time the client's only record of that task.
 
-``state`` says where it stands: the ``Task`` or ``Put`` as it was sent (kept for sending it again after a lost connection),
-then the ``End``; None for a reference from elsewhere whose end nobody asked for yet. A million may wait at once, so a Ref
-is a msgspec Struct: made in C, and never tracked by the garbage collector, as all its fields are of types that are not.
+``state`` says where it stands: the ``Task`` or ``Put`` as it was sent (kept for sending it again after a lost
+connection), then the ``End``; None for a reference from elsewhere whose end nobody asked for yet. A million may
+wait at once, so a Ref is a msgspec Struct: made in C, and never tracked by the garbage collector, as all its fields
+are of types that are not.
 """
 
 from __future__ import annotations

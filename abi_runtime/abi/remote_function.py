@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from abi.session import Session
 
 P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
+F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -67,11 +67,11 @@ class _NoSession:
 _NO_SESSION: Any = _NoSession()
 
 
-class RemoteFunction(Generic[P, R_co]):
+class RemoteFunction(Generic[F_co]):
     """Call ``.remote(...)``: it returns a Ref at once. ``.options(...)`` returns a copy that is treated otherwise."""
 
-    def __init__(self, function: Callable[P, Any], options: dict[str, Any]) -> None:
-        self.__abi_function__: Callable[P, Any] = function
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.__abi_function__: Callable[..., Any] = function
         self.settings = options
         self._returns: int = options.get("num_returns", 1)
         self._on_full: str = options.get("on_full", "block")
@@ -86,22 +86,27 @@ class RemoteFunction(Generic[P, R_co]):
     if TYPE_CHECKING:
 
         @overload
-        def remote(self, *args: P.args, **kwargs: P.kwargs) -> Ref[R_co]: ...
+        def remote(self: RemoteFunction[Callable[P, R]], *args: P.args, **kwargs: P.kwargs) -> Ref[R]: ...
         @overload
-        def remote(self: RemoteFunction[[A], R], a: A | Ref[A], /) -> Ref[R]: ...
+        def remote(self: RemoteFunction[Callable[[A], R]], a: A | Ref[A], /) -> Ref[R]: ...
         @overload
-        def remote(self: RemoteFunction[[A, B], R], a: A | Ref[A], b: B | Ref[B], /) -> Ref[R]: ...
+        def remote(self: RemoteFunction[Callable[[A, B], R]], a: A | Ref[A], b: B | Ref[B], /) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C], R], a: A | Ref[A], b: B | Ref[B], c: C | Ref[C], /
+            self: RemoteFunction[Callable[[A, B, C], R]], a: A | Ref[A], b: B | Ref[B], c: C | Ref[C], /
         ) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C, D], R], a: A | Ref[A], b: B | Ref[B], c: C | Ref[C], d: D | Ref[D], /
+            self: RemoteFunction[Callable[[A, B, C, D], R]],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            /,
         ) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C, D, E], R],
+            self: RemoteFunction[Callable[[A, B, C, D, E], R]],
             a: A | Ref[A],
             b: B | Ref[B],
             c: C | Ref[C],
@@ -111,7 +116,7 @@ class RemoteFunction(Generic[P, R_co]):
         ) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C, D, E, F], R],
+            self: RemoteFunction[Callable[[A, B, C, D, E, F], R]],
             a: A | Ref[A],
             b: B | Ref[B],
             c: C | Ref[C],
@@ -122,7 +127,7 @@ class RemoteFunction(Generic[P, R_co]):
         ) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C, D, E, F, G], R],
+            self: RemoteFunction[Callable[[A, B, C, D, E, F, G], R]],
             a: A | Ref[A],
             b: B | Ref[B],
             c: C | Ref[C],
@@ -134,7 +139,7 @@ class RemoteFunction(Generic[P, R_co]):
         ) -> Ref[R]: ...
         @overload
         def remote(
-            self: RemoteFunction[[A, B, C, D, E, F, G, H], R],
+            self: RemoteFunction[Callable[[A, B, C, D, E, F, G, H], R]],
             a: A | Ref[A],
             b: B | Ref[B],
             c: C | Ref[C],
@@ -195,9 +200,9 @@ class RemoteFunction(Generic[P, R_co]):
             return None
         return [PartRef(whole.seq, whole.home, None, at, whole) for at in range(self._returns)]
 
-    def options(self, **options: Unpack[TaskOptions]) -> RemoteFunction[P, R_co]:
+    def options(self, **options: Unpack[TaskOptions]) -> RemoteFunction[F_co]:
         """A copy with other options; what is not named stays. Raises ValueError, TypeError or Refused."""
-        copy: RemoteFunction[P, R_co] = RemoteFunction(self.__abi_function__, self.settings | check(options))
+        copy: RemoteFunction[F_co] = RemoteFunction(self.__abi_function__, self.settings | check(options))
         copy._pickled = self._pickled
         return copy
 
@@ -216,9 +221,11 @@ class RemoteFunction(Generic[P, R_co]):
         self._session = session
         return session
 
-    def __call__(self, *_args: P.args, **_kwargs: P.kwargs) -> Any:
-        name = getattr(self.__abi_function__, "__name__", "it")
-        raise TypeError(f"a remote function is not called: use {name}.remote(...) and abi.get(...)")
+    if not TYPE_CHECKING:  # so that type checkers refuse a direct call too
+
+        def __call__(self, *_args, **_kwargs):
+            name = getattr(self.__abi_function__, "__name__", "it")
+            raise TypeError(f"a remote function is not called: use {name}.remote(...) and abi.get(...)")
 
     def __reduce__(self) -> Any:
         # Importable: by name, whatever it does. Else the function and its options, which are all there is to it.
@@ -235,9 +242,9 @@ class RemoteFunction(Generic[P, R_co]):
 
 
 @overload
-def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[P, R]: ...
+def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, R]]: ...
 @overload
-def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, R]]: ...
 @overload
 def remote(**options: Unpack[TaskOptions]) -> _Decorator: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
@@ -259,14 +266,14 @@ class _Decorator:
         self.settings = options
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, R]]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[Callable[P, R]]: ...
     def __call__(self, function: Any, /) -> Any:
         if isinstance(function, type):
             raise Refused(f"{function.__name__} is a class: actors are not there yet")
         if isinstance(function, RemoteFunction):
-            raise TypeError(f"{function!r} is remote already")
+            raise TypeError(f"{function} is remote already")
         if not callable(function):
             raise TypeError(f"@abi.remote takes a function, not {type(function).__name__}; options go by keyword")
         code = getattr(function, "__code__", None)

@@ -1,8 +1,8 @@
 """After a lost connection: dial again, and tell a daemon that may know nothing everything it needs.
 
 Both daemons, the one that only lost the connection and the one that was started anew, are told the same: functions,
-options, and all that is unfinished, under the numbers it had. The first ignores what it knows and sends the ends of what
-has ended; the second starts over. Results come once, because a number leaves ``pending`` with its first end.
+options, and all that is unfinished, under the numbers it had. The first ignores what it knows and sends the ends of
+what has ended; the second starts over. Results come once, because a number leaves ``pending`` with its first end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Returner:
                 time.sleep(PAUSE_SECONDS)
                 continue
             except errors.AbiError as refusal:
-                session.end_all(f"the connection to the daemon was lost ({why}); it refuses to go on: {refusal.message}")
+                session.end_all(
+                    f"the connection to the daemon was lost ({why}); it refuses to go on: {refusal.message}"
+                )
                 return
             self._token = welcome.token or self._token
             self._go_on(sock, welcome.resumed, bytes.fromhex(welcome.session))
@@ -88,7 +90,7 @@ def _rebuild(session: Session, unsent: list[tuple[Any, ...]], resumed: bool) -> 
         # An object whose PUT never left is unknown even there; telling twice does no harm.
         entries += [entry for entry in unsent if entry[0] == Kind.PUT]
     else:
-        unsent = [entry for entry in unsent if entry[0] not in (Kind.BORROW,)]
+        unsent = [entry for entry in unsent if entry[0] != Kind.BORROW]
         entries += _values_needed(session)
     entries += [_again(session, ref) for ref in list(session.pending.values())]
     entries += [(Kind.CANCEL, item) for item in list(session.cancels.values())]

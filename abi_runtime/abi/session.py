@@ -1,8 +1,8 @@
 """One program's (or worker's) conversation with its daemon: what it submitted, what has ended, what it holds.
 
-``pending`` maps the number of every task whose end has not come to its Ref, so a task that nobody refers to goes on; the
-Ref is dropped with its end, and its finaliser then releases it. The hot path is in ``abi.remote``: it appends to ``outbox``
-and ``pending`` and looks at ``live``, ``tasks_max`` and nothing else.
+``pending`` maps the number of every task whose end has not come to its Ref, so a task that nobody refers to goes
+on; the Ref is dropped with its end, and its finaliser then releases it. The hot path is in ``abi.remote``: it
+appends to ``outbox`` and ``pending`` and looks at ``live``, ``tasks_max`` and nothing else.
 
 Used from any thread: single operations on dicts and lists are atomic, and each task's end is set once, by the thread
 that has the lead of the link.
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 FLUSH_ITEMS: Final = 256
 FLUSH_BYTES: Final = 256 * 1024
-"""What waits in the outbox is sent inline above either: large enough to batch, small enough that workers start early."""
+"""What waits in the outbox is sent inline above either: large enough to batch, small enough that workers start
+early."""
 RETRY_AFTER_MS: Final = 50
 """Told to who asked not to block at a full queue: about what a batch takes."""
 RECEIVED: Final = (Kind.END, Kind.OUTPUT, Kind.STARTING)
@@ -128,7 +129,8 @@ class Session:
         keep: list[Ref[Any]] | None = None,
         on_full: str = "block",
     ) -> Ref[Any]:
-        """A call with arguments. ``keep`` are the references in them. Raises QueueFullError with ``on_full="raise"``."""
+        """A call with arguments. ``keep`` are the references in them. Raises QueueFullError with
+        ``on_full="raise"``."""
         weight = size or len(arguments)
         if len(self.pending) >= self.tasks_max or self.bytes_out + weight > self.bytes_max:
             self.admit(weight, on_full)

@@ -1,6 +1,7 @@
 """The options of a task: their names, what they may be, and how they go onto the wire.
 
-Checked where they are written, at the decorator or ``.options()``: a misspelled option must not wait for its first call.
+Checked where they are written, at the decorator or ``.options()``: a misspelled option must not wait for its first
+call.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ NOT_YET: Final = {
 
 
 def check(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked copy. Raises ValueError (unknown name, impossible value), TypeError (wrong type) or Refused (not yet)."""
+    """A checked copy. Raises ValueError (unknown name, impossible value), TypeError (wrong type) or Refused (not
+    yet)."""
     for name, value in options.items():
         rule = _RULES.get(name)
         if rule is not None:
