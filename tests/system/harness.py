@@ -95,12 +95,6 @@ class Place:
             **options,
         )
 
-    def script(self, program: str | Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a file as a program of the library's user, or a text as one in this daemon's folder."""
-        if not isinstance(program, Path):
-            program = write_script(self.folder, program)
-        return run_script(program, *arguments, env=self.environment | options.pop("env", {}), **options)
-
     def processes(self) -> list[int]:
         """Every living process that names this runtime directory on its command line."""
         needle = os.fsencode(self.runtime_dir)
