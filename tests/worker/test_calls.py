@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,11 @@ def print_three(word: str) -> None:
 
 def close_everything() -> None:
     os.closerange(3, 256)
+
+
+def fork_and_forget_to_exit() -> int | None:
+    child = os.fork()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else None
 
 
 def sleep_in_nested_wait() -> Any:
@@ -311,6 +317,13 @@ def test_a_task_that_closes_all_descriptors_ends_its_worker_only(shared_zygote: 
     worker.call(1)
     assert os.waitstatus_to_exitcode(shared_zygote.exit_of(worker)) == 75
     await_death(worker.pid)
+
+
+def test_a_forked_child_that_returns_does_not_speak_for_its_parent(worker: Process) -> None:
+    worker.define(1, fork_and_forget_to_exit)
+    assert worker.value_of(worker.call(1)) == -signal.SIGSEGV
+    assert worker.run(abs, -1) == 1
+    assert worker.page.calls == 2
 
 
 def test_waiting_for_others_is_told_at_once(worker: Process) -> None:

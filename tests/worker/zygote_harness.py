@@ -247,7 +247,7 @@ def a_zygote(directory: Any) -> Iterator[Zygote]:
 def by_value(function: Callable[..., Any]) -> bytes:
     """Pickled as a function of ``__main__`` would be: the worker need not import the test's module."""
     module = sys.modules[function.__module__]
-    if not module.__name__.startswith("tests."):
+    if not module.__name__.startswith(("tests.", "__main__")):
         return pickle.dumps(function)
     cloudpickle.register_pickle_by_value(module)
     try:

@@ -20,6 +20,7 @@ A coroutine is cancelled first, as asyncio does with Ctrl-C, and interrupted onl
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -51,6 +52,7 @@ class Interrupts(Guard):
         """Number of the call whose coroutine was cancelled already."""
         signal.signal(INTERRUPT_SIGNAL, self._on_signal)
         signal.signal(signal.SIGINT, self._on_terminal)
+        os.register_at_fork(after_in_child=_be_ordinary)
 
     def enter(self) -> None:
         self._outer.append(self._masked)
@@ -114,6 +116,12 @@ class Interrupts(Guard):
             return True
         self.words[INTERRUPTED] = number
         return False
+
+
+def _be_ordinary() -> None:
+    """In a child that a task forks: no call of ours runs there, and it does not have the slot page."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(INTERRUPT_SIGNAL, signal.SIG_DFL)
 
 
 def _nothing() -> None:

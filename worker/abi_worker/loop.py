@@ -52,6 +52,7 @@ _OK: Final = int(EndKind.OK)
 def work(socket_fd: int, page_fd: int, stdout: int, stderr: int, stdout_read: int, stderr_read: int) -> NoReturn:
     """Never returns. The exit status is 0 when the worker was told to stop or left because nothing held it."""
     page = SlotPage.attach(page_fd)
+    page.keep_from_forks()
     os.close(page_fd)
     birth.adopt_output(stdout, stderr)
     fence.register()

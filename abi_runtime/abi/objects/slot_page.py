@@ -123,6 +123,11 @@ class SlotPage:
         """Whether what lies in the pipes is of this call, and the daemon's to read. Between READING = 1 and 0 only."""
         return self.words[RUNNING] == number
 
+    def keep_from_forks(self) -> None:
+        """Leaves the page out of forked children. One that returns from a task into our loop dies of it (SIGSEGV)
+        rather than speak in its parent's name."""
+        self._map.madvise(mmap.MADV_DONTFORK)
+
     def close(self) -> None:
         """Unmaps the page; ``words`` is unusable afterwards. A second call does nothing."""
         self.words.release()
