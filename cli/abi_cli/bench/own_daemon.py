@@ -50,13 +50,16 @@ class OwnDaemon:
             raise RuntimeError(f"abid did not start (exit code {done.returncode}): {_said(done)}")
         self.pid = self._ask_pid()
 
-    def stop(self) -> None:
-        """`abid stop`; a daemon that is still there afterwards is killed. Harmless when it does not run."""
+    def stop(self, *, now: bool = False) -> None:
+        """`abid stop`; a daemon that is still there afterwards is killed. Harmless when it does not run.
+
+        `now` does not let running work finish.
+        """
         if not self.pid:
             return
         pid, self.pid = self.pid, 0
         try:
-            done = self._abid(["stop"], STOP_S)
+            done = self._abid(["stop", "--now"] if now else ["stop"], STOP_S)
             if done.returncode:
                 raise RuntimeError(f"abid did not stop (exit code {done.returncode}): {_said(done)}")
         except BaseException:

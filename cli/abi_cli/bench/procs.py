@@ -44,6 +44,11 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def command_lines() -> list[str]:
+    """Of all processes that show one."""
+    return [line for pid, _, _ in _all() if (line := command_line(pid))]
+
+
 def cpu_ns(pid: int) -> int:
     """CPU time of a process's living threads in ns, 0 if it is gone.
 

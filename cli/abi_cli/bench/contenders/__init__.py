@@ -25,28 +25,35 @@ _CLASSES = {OURS: "Abi", "ppe": "Executor", "pool": "Pool", "ray": "Ray", "dask"
 class Runtime(Protocol):
     """What can be measured. One is started at most once."""
 
+    # Where it may keep files, and for how many cores it is made.
     def __init__(self, setup: Setup) -> None: ...
 
-    def start(self, workers: int) -> None:
-        """Have `workers` ready, or on their way. Raises whatever the runtime raises."""
+    # Have `workers` ready, or on their way. Raises whatever the runtime raises.
+    def start(self, workers: int) -> None: ...
 
-    def submitter(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What starts `function` with its arguments and returns a handle at once."""
+    # What starts `function` with its arguments and returns a handle at once.
+    def submitter(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
 
-    def results(self, handles: Sequence[Any]) -> list[Any]:
-        """Wait for all; their values in order. Raises the first failure."""
+    # Wait for all; their values in order. Raises the first failure.
+    def results(self, handles: Sequence[Any]) -> list[Any]: ...
 
-    def chunked(self, function: Callable[[Any], Any], items: Sequence[Any], chunk: int) -> list[Any]:
-        """`function` of each item, `chunk` items to a task; the values in order."""
+    # `function` of each item, `chunk` items to a task; the values in order.
+    def chunked(self, function: Callable[[Any], Any], items: Sequence[Any], chunk: int) -> list[Any]: ...
 
-    def leave(self) -> bool:
-        """End the program's part alone. True if there is another part, which goes on without it."""
+    # End the program's part alone. True if there is another part, which goes on without it.
+    def leave(self) -> bool: ...
 
-    def stop(self) -> None:
-        """End everything; harmless when nothing was started or it has been called before."""
+    # End everything; harmless when nothing was started or it has been called before.
+    def stop(self) -> None: ...
 
 
 def make(name: str, setup: Setup) -> Runtime:
     """The contender of that name. Raises KeyError for an unknown one, ImportError for one that is not installed."""
-    runtime: Runtime = getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])(setup)
+    class_name = _CLASSES[name]
+    runtime: Runtime = getattr(importlib.import_module(f"{__name__}.{name}"), class_name)(setup)
     return runtime
+
+
+def installed(package: str) -> Any:
+    """A package that is no dependency of ours: there only if whoever asks for this peer has installed it."""
+    return importlib.import_module(package)

@@ -55,4 +55,4 @@ class Abi:
             self.leave()
         finally:
             if self.daemon is not None:
-                self.daemon.stop()
+                self.daemon.stop(now=True)

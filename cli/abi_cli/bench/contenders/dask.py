@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from abi_cli.bench.claims import Setup
+from abi_cli.bench.contenders import installed
 
 
 class Dask:
@@ -15,7 +15,7 @@ class Dask:
 
     def __init__(self, setup: Setup) -> None:
         self._directory = setup.directory
-        self._distributed: Any = importlib.import_module("distributed")
+        self._distributed: Any = installed("distributed")
         self._cluster: Any = None
         self._client: Any = None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from abi_cli.bench.claims import Setup
+from abi_cli.bench.contenders import installed
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -18,7 +18,7 @@ class Ray:
     def __init__(self, setup: Setup) -> None:
         os.environ.update(QUIET)
         self._directory = setup.directory
-        self._ray: Any = importlib.import_module("ray")
+        self._ray: Any = installed("ray")
 
     def start(self, workers: int) -> None:
         """`ray.init`, with everything off that a comparison does not need."""
