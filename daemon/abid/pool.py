@@ -115,6 +115,8 @@ class Pool:
 
     def _death(self, process: WorkerProcess | CommandProcess, status: int, running: int) -> Death:
         """What ended a process, in words: who killed it, or by what signal or code it went."""
+        if status < 0:  # the zygote's fork failed
+            return Death(text=f"its worker could not be forked: {os.strerror(-status)}", started=False)
         stderr = process.stderr_tail(running)
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
