@@ -91,6 +91,8 @@ class Board:
         self.run_times: dict[bytes, RunTime] = {}
         self.active: list[Queue] = []
         """Queues that hold records."""
+        self.reserved: Queue | None = None
+        """The queue for which room is kept (see ``scheduler``)."""
         self.idle: dict[int, Worker] = {}
         """Workers with nothing to do, the longest idle first."""
         self.touched: list[Worker] = []
@@ -143,6 +145,8 @@ class Board:
             queue.session.account.queues -= 1
             queue.session.user_account.queues -= 1
             self.active.remove(queue)
+            if self.reserved is queue:
+                self.reserved = None
 
     def touch(self, worker: Worker) -> None:
         if not worker.touched:

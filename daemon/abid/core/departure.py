@@ -133,6 +133,8 @@ def _gone(board: Board, worker: Worker, now: int) -> None:
     if worker.phase == Phase.LEAVING:
         board.leaving -= 1
     worker.phase = Phase.GONE
+    if board.effects:  # its last words may have caused some in this same turn
+        board.effects = [effect for effect in board.effects if getattr(effect, "worker", None) is not worker]
     board.resources.free_gpus.extend(worker.gpu_ids)
     del board.workers[worker.number]
     session.workers.pop(worker.number, None)

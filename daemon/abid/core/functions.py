@@ -17,8 +17,8 @@ class RunTime:
     an eighth of the way. So one call in a hundred that takes a thousand times longer leaves the estimate within a
     third of the ordinary call's (+25 % once, then (7/8)^n), where a plain average would be ten times too long and
     batches ten times too small; a function that really became a thousand times slower is learned within 31 calls
-    (1.25^31 ≈ 1000), and until then recall bounds the harm. The first sample often holds imports; it is halved away: a sample below a
-    quarter of the estimate halves it.
+    (1.25^31 ≈ 1000), and until then recall bounds the harm. The first sample often holds
+    imports; it is halved away: a sample below a quarter of the estimate halves it.
     """
 
     __slots__ = ("estimate_ns", "samples")

@@ -117,16 +117,9 @@ def _check_record(record: Record, places: list[str]) -> None:
             raise InvariantError(f"{record!r} is held by nobody and is kept")
         if not (record.end is not None and record.end.kind != EndKind.RELEASED):
             raise InvariantError(f"{record!r} is held and was released")
-    if (
-        record.seq >> COUNTER_BITS
-        or record.dependencies
-        or record.nested
-        or record.dependents
-        or record.blobs
-        or record.cause
-    ):
-        if not (record.linked):
-            raise InvariantError(f"{record!r} would end by the short way with something hanging on it")
+    hanging = record.dependencies or record.nested or record.dependents or record.blobs or record.cause
+    if (record.seq >> COUNTER_BITS or hanging) and not record.linked:
+        raise InvariantError(f"{record!r} would end by the short way with something hanging on it")
 
 
 def _check_resources(board: Board) -> None:

@@ -86,14 +86,26 @@ Unmet = tuple[Queue, frozenset[str], bool]
 
 
 def _reserved(board: Board, queues: list[Queue], now: int) -> list[Unmet]:
-    """The one queue for which room is kept: of those that do not fit, the one that waited longest, beyond
-    ``aging_ns``."""
-    oldest: Queue | None = None
-    waited = board.limits.aging_ns
-    for queue in queues:
-        age = now - queue.records[0].queued_ns
-        if age > waited and not board.resources.fits(queue.shape):
-            oldest, waited = queue, age
+    """The one queue for which room is kept: of those that do not fit, the one that waited longest, beyond ``aging_ns``.
+
+    It stays that one until it has started a task, and then starts before all others: what was kept free for it would
+    otherwise go to whoever is earlier in the order, again and again.
+    """
+    oldest = board.reserved if board.reserved in queues else None
+    if oldest is None:
+        waited = board.limits.aging_ns
+        for queue in queues:
+            age = now - queue.records[0].queued_ns
+            if age > waited and not board.resources.fits(queue.shape):
+                oldest, waited = queue, age
+        board.reserved = oldest
+    elif board.resources.fits(oldest.shape):
+        board.reserved = None
+        _start(board, oldest, _share(board, oldest), now)
+        if oldest.head() is None:
+            board.delist(oldest)
+            queues.remove(oldest)
+        return []
     return [(oldest, board.resources.lacking(oldest.shape), True)] if oldest is not None else []
 
 
