@@ -15,6 +15,8 @@ from abi.errors import Refused
 from abi.wire.schema import UNITS, Options
 
 PRIORITIES: Final = ("low", "normal", "high", "critical")
+AMOUNT_MAX: Final = 1e14
+"""Of any resource: in ten-thousandths it still fits the 64 bits of the wire."""
 NOT_YET: Final = {
     "durable": "a task that outlives its program",
     "node": "choosing the host",
@@ -68,10 +70,10 @@ def encode(options: Mapping[str, Any], default_name: str) -> Options:
 
 def units(name: str, amount: float) -> int:
     """Ten-thousandths. Raises ValueError for a negative amount and for a finer step."""
+    if not 0 <= amount < AMOUNT_MAX:  # nor is it so of a NaN
+        raise ValueError(f"{name} must be from 0 to {AMOUNT_MAX:.0e}, and is {amount}")
     scaled = amount * UNITS
     whole = round(scaled)
-    if not math.isfinite(amount) or amount < 0:
-        raise ValueError(f"{name} must not be negative or endless, and is {amount}")
     if abs(scaled - whole) > 1e-6 * max(1.0, scaled):
         raise ValueError(f"{name}={amount} is finer than resources are counted: in steps of 0.0001")
     return whole
