@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from abi.wire.schema import Call
 
 call: Call | None = None
-"""The call that runs in this worker. The worker sets it, together with ``function_name``, before each."""
-function_name: str = ""
+"""The call that runs in this worker. The worker sets it, together with ``task_name``, before each."""
+task_name: str = ""
+"""The option's, or the function's: what people see everywhere else."""
 namespace: str = "default"
 host: str = ""
 
@@ -35,4 +36,4 @@ def current_task() -> TaskInfo | None:
     from abi.session import current
 
     text = ids.to_text(ids.task_id(current().prefix, running.seq))
-    return TaskInfo(text, text[: ids.SHORT_LETTERS], function_name, running.attempt, host, namespace)
+    return TaskInfo(text, text[: ids.SHORT_LETTERS], task_name, running.attempt, host, namespace)

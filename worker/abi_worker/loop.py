@@ -182,7 +182,7 @@ class Worker:
                     if function is None or call.size or call.dependencies is not None:
                         value = self._execute_slowly(call, options)
                     else:
-                        context.function_name = names[call.function]
+                        context.task_name = options.name or names[call.function]
                         interrupts.inside = True
                         if call.arguments:
                             args, kwargs = executor.inline_arguments(call)
@@ -232,7 +232,7 @@ class Worker:
     def _execute_slowly(self, call: Call, options: Options) -> Any:
         """A call with arguments, or the first of its function. Raises what the call raises; ``inside`` is left set."""
         executor = self.executor
-        context.function_name = executor.names.get(call.function, "")
+        context.task_name = options.name or executor.names.get(call.function, "")
         descriptors = self.descriptors.pop(call.number, [])
         self.interrupts.inside = True
         function = executor.functions.get(call.function)
