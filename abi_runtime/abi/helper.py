@@ -64,6 +64,13 @@ class Helper:
         """In a forked child, which has no such thread."""
         if self._eventfd >= 0:
             os.close(self._eventfd)
+            self._eventfd = -1
+
+    def __del__(self) -> None:
+        # Not at the thread's end: 1. it sees the link closed. 2. a caller or a finaliser kicks. Were the descriptor closed
+        # between the two, the kick would go nowhere or, worse, into a file of the user's that has got its number.
+        if self._eventfd >= 0:
+            os.close(self._eventfd)
 
     def _kick(self, *, start: bool = True) -> None:
         if self._thread is None and start and not self._start():
@@ -105,7 +112,6 @@ class Helper:
                 idle = 0 if worked or attended else idle + 1
                 if idle > IDLE_TICKS:
                     self._park()
-        os.close(self._eventfd)
 
     def _watch(self, attended: bool) -> bool:
         link = self._link
