@@ -51,6 +51,11 @@ class Lines:
                     self._remember(seq, rest + b"\n")
         return found
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether some line waits for its end."""
+        return bool(self._partial)
+
     def tail(self, seq: int) -> str:
         """The last lines that the task wrote to stderr."""
         if seq != self._tail_seq:

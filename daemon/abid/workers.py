@@ -97,27 +97,34 @@ class WorkerProcess:
 
     def run(self, records: list[Record]) -> None:
         """Send calls, in order, after the functions and options they name."""
-        session = self.core.session
-        for record in records:
-            if record.function not in self._functions:
-                self._functions.add(record.function)
-                function = session.functions[record.function]
-                fds = [blob.fd for blob in function.blobs or ()]
-                self.channel.send(Kind.FUNCTION, encode_items([function.wire]), fds)
-            if record.options not in self._options:
-                self._options.add(record.options)
-                self.channel.send(Kind.OPTIONS, encode_items([session.options[record.options].wire]))
+        function = options = -1
         simple: list[Any] = []
         for record in records:
+            if record.function != function:
+                function = record.function
+                self._tell_function(function)
+            if record.options != options:
+                options = record.options
+                self._tell_options(options)
             if record.size or record.dependencies is not None:
                 self._send_run(simple, [])
                 simple = []
                 self._send_run(*self._call_with_payloads(record))
             else:
-                simple.append(
-                    (record.number, record.seq, record.attempt, record.function, record.options, record.arguments)
-                )
+                simple.append((record.number, record.seq, record.attempt, function, options, record.arguments))
         self._send_run(simple, [])
+
+    def _tell_function(self, index: int) -> None:
+        if index not in self._functions:
+            self._functions.add(index)
+            function = self.core.session.functions[index]
+            fds = [blob.fd for blob in function.blobs or ()]
+            self.channel.send(Kind.FUNCTION, encode_items([function.wire]), fds)
+
+    def _tell_options(self, index: int) -> None:
+        if index not in self._options:
+            self._options.add(index)
+            self.channel.send(Kind.OPTIONS, encode_items([self.core.session.options[index].wire]))
 
     def _send_run(self, calls: list[Any], fds: list[int]) -> None:
         if calls:
@@ -207,9 +214,9 @@ class WorkerProcess:
                 if sizes:
                     blobs[index] = [taken.take(size) for size in sizes]
             taken.done()
-        for end in ends:
-            for stream, line in self.lines.finish(end.seq):
-                self.node.print_lines(self.core.session, end.seq, stream, line)
+        if self.lines.unfinished:
+            for end in ends:
+                self._finish_lines(end.seq)
         self._last_seq = ends[-1].seq if ends else self._last_seq
         self.node.core.on_results(self.core, ends, self.node.now(), blobs)
 
@@ -277,6 +284,10 @@ class WorkerProcess:
         if whole:
             self.node.print_lines(self.core.session, seq, stream, whole)
 
+    def _finish_lines(self, seq: int) -> None:
+        for stream, line in self.lines.finish(seq):
+            self.node.print_lines(self.core.session, seq, stream, line)
+
     # How it ends.
 
     def _on_channel_closed(self, why: str) -> None:
@@ -297,8 +308,7 @@ class WorkerProcess:
             self.node.loop.remove_reader(fd)
             del self._pipes[fd]
             os.close(fd)
-        for stream, line in self.lines.finish(seq):
-            self.node.print_lines(self.core.session, seq, stream, line)
+        self._finish_lines(seq)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
