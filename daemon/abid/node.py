@@ -195,10 +195,11 @@ class Node:
         if submitter == ROOT:
             program = self.sessions.get(session.number)
             return None if program is None else program.port
-        for process in self.pool.processes.values():
-            if isinstance(process, WorkerProcess) and process.port.session is session:
-                if process.port.number == submitter:
-                    return process.port
+        holder = session.holders.get(submitter)
+        if holder is not None and holder.worker is not None:
+            process = self.pool.processes.get(holder.worker.number)
+            if isinstance(process, WorkerProcess):
+                return process.port
         return None
 
     def _recall(self, effect: Recall) -> None:
@@ -327,6 +328,7 @@ class Node:
                 "queued": board.queued,
                 "running": board.assigned,
                 "finished": sum(board.stats.ended),
+                "held": sum(len(program.core.tasks) - program.core.open_tasks for program in self.sessions.values()),
             },
             "ends": {kind.name.lower(): board.stats.ended[kind] for kind in EndKind},
             "retries": board.stats.retries,

@@ -25,8 +25,8 @@ from abi.objects.blob import Blob
 from abi.objects.fence import barrier
 from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
 from abi.wire.codec import decode_items, decoders, encode_items
-from abi.wire.frames import MSGPACK, Frame
-from abi.wire.schema import Call, Kind, Part, Run, Setup
+from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
+from abi.wire.schema import Call, Kind, Part, Run, Setup, Values
 from abid.channel import Channel
 from abid.output import STDERR, STDOUT, Lines
 from abid.submitters import Blobs, Submitter
@@ -43,7 +43,6 @@ PIPE_READ_BYTES = 64 * 1024
 INTERRUPT_AGAIN_S = 0.1
 BETWEEN_CALLS_S = 0.001
 """How long to leave a pipe alone whose worker is between two calls and will take the bytes itself."""
-DESCRIPTORS_PER_RUN_MAX = 250
 KINDS = (Kind.RESULT, Kind.DROPPED, Kind.PRINTED, Kind.BLOCKED, Kind.UNBLOCKED)
 
 
@@ -99,6 +98,7 @@ class WorkerProcess:
         """Send calls, in order, after the functions and options they name."""
         function = options = -1
         simple: list[Any] = []
+        room = BATCH_BYTES
         for record in records:
             if record.function != function:
                 function = record.function
@@ -109,8 +109,12 @@ class WorkerProcess:
             if record.size or record.dependencies is not None:
                 self._send_run(simple, [])
                 simple = []
-                self._send_run(*self._call_with_payloads(record))
+                self._run_with_payloads(record)
             else:
+                room -= len(record.arguments)
+                if room < 0:
+                    self._send_run(simple, [])
+                    simple, room = [], BATCH_BYTES
                 simple.append((record.number, record.seq, record.attempt, function, options, record.arguments))
         self._send_run(simple, [])
 
@@ -130,15 +134,9 @@ class WorkerProcess:
         if calls:
             self.channel.send(Kind.RUN, encode_items([Run(self.page.epoch, calls)]), fds)
 
-    def _call_with_payloads(self, record: Record) -> tuple[list[Call], list[int]]:
+    def _run_with_payloads(self, record: Record) -> None:
         """A call whose arguments or dependencies lie in descriptors, or bring other objects' payloads along."""
-        fds = [blob.fd for blob in record.blobs] if record.size and record.blobs else []
-        values = []
-        for dependency in record.dependencies or ():
-            part, blob = payload_of(self.core.session.tasks[dependency.seq], dependency.index)
-            values.append(part)
-            if blob is not None:
-                fds.append(blob.fd)
+        own = [blob.fd for blob in record.blobs] if record.size and record.blobs else []
         call = Call(
             number=record.number,
             seq=record.seq,
@@ -148,9 +146,24 @@ class WorkerProcess:
             arguments=record.arguments,
             size=record.size,
             dependencies=record.dependencies,
-            values=values,
         )
-        return [call], fds
+        values: list[Part] = []
+        fds: list[int] = []
+        room = BATCH_BYTES - len(record.arguments)
+        for dependency in record.dependencies or ():
+            part, blob = payload_of(self.core.session.tasks[dependency.seq], dependency.index)
+            room -= 16 + len(part.payload)
+            if values and (room < 0 or len(fds) + len(own) >= DESCRIPTORS_MAX):
+                self.channel.send(Kind.VALUES, encode_items([Values(record.number, values)]), fds)
+                values, fds, room = [], [], BATCH_BYTES
+            values.append(part)
+            if blob is not None:
+                fds.append(blob.fd)
+        if values and (room < 0 or len(values) < len(record.dependencies or ())):
+            self.channel.send(Kind.VALUES, encode_items([Values(record.number, values)]), fds)
+            values, fds = [], []
+        call.values = values or None
+        self._send_run([call], own + fds)
 
     def recall(self) -> int:
         """Take back what has not started; the number of the call that has (0: none), to be told to the core."""

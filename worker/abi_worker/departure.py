@@ -39,10 +39,10 @@ def _peek() -> object:
     return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
-def daemon_is_gone() -> None:
+def daemon_is_gone(why: str) -> None:
     """Called by whichever thread notices. What runs is of no use to anybody any more."""
     with contextlib.suppress(Exception):
-        print("abi: the worker lost its daemon, or a task closed the connection to it", file=sys.stderr)
+        print(f"abi: the worker lost its daemon, or a task closed the connection to it: {why}", file=sys.stderr)
     os._exit(DAEMON_GONE)
 
 

@@ -32,7 +32,7 @@ from abi.objects.slot_page import CALLS, ENDING, EPOCH, READING, RUNNING, SINCE,
 from abi.session import RECEIVED
 from abi.wire.codec import decoders
 from abi.wire.frames import BATCH_BYTES
-from abi.wire.schema import Blocked, Call, Dropped, End, EndKind, Function, Kind, Options, Run, Setup
+from abi.wire.schema import Blocked, Call, Dropped, End, EndKind, Function, Kind, Options, Part, Run, Setup, Values
 from abi_worker import birth, departure
 from abi_worker.coroutines import Coroutines
 from abi_worker.execute import Executor
@@ -43,7 +43,7 @@ from abi_worker.world import Directory, enter_world, limit_threads
 
 FLUSH_NS: Final = 1_000_000
 """Results wait this long for company at most."""
-_DECODERS: Final = decoders([Kind.SETUP, Kind.FUNCTION, Kind.OPTIONS, Kind.RUN, Kind.STOP, *RECEIVED])
+_DECODERS: Final = decoders([Kind.SETUP, Kind.FUNCTION, Kind.OPTIONS, Kind.RUN, Kind.STOP, Kind.VALUES, *RECEIVED])
 """Made in the zygote, once: it takes 6 ms."""
 _RESULT: Final = int(Kind.RESULT)
 _OK: Final = int(EndKind.OK)
@@ -70,6 +70,8 @@ class Worker:
         self.runs: deque[Run] = deque()
         self.descriptors: dict[int, list[int]] = {}
         """What came beside a call, by its number, until it is executed or taken back."""
+        self.values: dict[int, list[Part]] = {}
+        """What came ahead of a call, until the call itself comes."""
         self.options: dict[int, Options] = {}
         self.setup: Setup | None = None
         self.stopping = False
@@ -86,12 +88,16 @@ class Worker:
             Kind.OPTIONS: self.on_options,
             Kind.RUN: self.on_runs,
             Kind.STOP: self.on_stop,
+            Kind.VALUES: self.on_values,
         }
         table = {int(kind): handler for kind, handler in handlers.items()}
-        self.link = Link(sock, _DECODERS, table, departure.daemon_is_gone, guard=self.interrupts)
+        self.link = Link(sock, _DECODERS, table, self._on_lost, guard=self.interrupts)
         self.pipes = Pipes(stdout_read, stderr_read, page.words, self.link.outbox)
 
     # --- what arrives: under the link's guard, perhaps in its helper thread -------------------------------------------
+
+    def _on_lost(self) -> None:
+        departure.daemon_is_gone(self.link.why)
 
     def on_setup(self, items: list[Setup], _: list[int]) -> None:
         self.setup = items[0]
@@ -106,14 +112,22 @@ class Worker:
             self.options[options.index] = options
 
     def on_runs(self, items: list[Run], descriptors: list[int]) -> None:
-        if descriptors:
+        if descriptors or self.values:
             fds = iter(descriptors)
             for run in items:
                 for call in run.calls:
                     sizes = [call.size, *(part.size for part in call.values or ())]
                     if any(sizes):
-                        self.descriptors[call.number] = [next(fds) for size in sizes if size]
+                        own = [next(fds) for size in sizes if size]
+                        self.descriptors[call.number] = own + self.descriptors.get(call.number, [])
+                    if call.number in self.values:
+                        call.values = self.values.pop(call.number)
         self.runs.extend(items)
+
+    def on_values(self, items: list[Values], descriptors: list[int]) -> None:
+        for ahead in items:
+            self.values.setdefault(ahead.number, []).extend(ahead.values)
+            self.descriptors.setdefault(ahead.number, []).extend(descriptors)
 
     def on_stop(self, _: list[Any], __: list[int]) -> None:
         self.stopping = True

@@ -58,6 +58,7 @@ class Kind(enum.IntEnum):
     SETUP = 48
     RUN = 49
     STOP = 50
+    VALUES = 51
     # A worker to the daemon.
     RESULT = 64
     DROPPED = 65
@@ -283,6 +284,13 @@ class Run(Item):
     calls: list[Call]
 
 
+class Values(Item):
+    """Payloads for the dependencies of a call that is too large for one frame: they come ahead of its RUN, in order."""
+
+    number: int
+    values: list[Part]
+
+
 class Dropped(Item):
     """The worker did not start this call, because it found it recalled."""
 
@@ -381,6 +389,7 @@ ITEMS: Final[dict[Kind, type[Item]]] = {
     Kind.SETUP: Setup,
     Kind.RUN: Run,
     Kind.STOP: Empty,
+    Kind.VALUES: Values,
     Kind.RESULT: End,
     Kind.DROPPED: Dropped,
     Kind.PRINTED: Printed,
