@@ -82,7 +82,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(contender: Contender, directory: str) -> dict[str, str]:
-    environment = without_abi(os.environ)
+    environment = {**without_abi(os.environ), "TMPDIR": directory}
     # A running daemon of the user's must not be found, nor a configuration of theirs be read.
     for name in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"):
         environment[name] = os.path.join(directory, name.lower())

@@ -8,7 +8,7 @@ from abi_cli.bench.claims import OURS, Claim, Metric
 from abi_cli.bench.peers import Contender
 from abi_cli.bench.summary import Figure, Result, Row, Verdict
 
-LINE, WHAT, NUMBER, BOUND, VALUE = 17, 42, 14, 20, 8
+LINE, WHAT, NUMBER, BOUND, VALUE = 17, 41, 16, 19, 8
 HOLDS = {True: "holds", False: "DOES NOT", None: "not measured"}
 
 
@@ -33,7 +33,8 @@ class Table:
 
     def _row(self, name: str, row: Row) -> list[str]:
         cells = [_cell(row.metric, row.figures.get(each), is_peer=each != OURS) for each in self._names]
-        verdicts = [_verdict(row.metric, verdict) for verdict in row.verdicts] or [("", "", "")]
+        asked = [verdict for verdict in row.verdicts if verdict.claim.peer in ("", *self._names)]
+        verdicts = [_verdict(row.metric, verdict) for verdict in asked] or [("", "", "")]
         lines = [self._join(name, row.metric.title, cells, *verdicts[0])]
         lines += [self._join("", "", [""] * len(cells), *verdict) for verdict in verdicts[1:]]
         return lines
@@ -51,10 +52,13 @@ def notes(contenders: Sequence[Contender]) -> list[str]:
 
 def number(value: float, unit: str) -> str:
     """A figure in as few characters as still tell: 251k/s, 12.3 µs, 0.18 s."""
-    if unit == "µs" and value >= 1000:
-        value, unit = value / 1000, "ms"
+    value, unit = _scaled(value, unit)
     blank = "" if unit in ("/s", "%", "×", "") else " "
     return f"{_digits(value)}{blank}{unit}"
+
+
+def _scaled(value: float, unit: str) -> tuple[float, str]:
+    return (value / 1000, "ms") if unit == "µs" and value >= 1000 else (value, unit)
 
 
 def _digits(value: float) -> str:
@@ -80,7 +84,8 @@ def _cell(metric: Metric, figure: Figure | None, *, is_peer: bool) -> str:
     told = number(figure.median, metric.unit)
     if not is_peer:
         assert figure.p99 is not None
-        return f"{told} ({_digits(figure.p99)})"
+        factor = _scaled(figure.median, metric.unit)[0] / figure.median if figure.median else 1.0
+        return f"{told} ({_digits(figure.p99 * factor)})"
     return told if figure.times_as_good is None else f"{told} {_digits(figure.times_as_good)}×"
 
 

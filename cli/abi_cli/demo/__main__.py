@@ -119,8 +119,8 @@ class _Demo:
         busy = sum(report.cpu_s for report in played.reports) / (played.seconds * self._cores)
         workers = len({report.pid for report in played.reports})
         again = [report for report in played.reports if report.attempt > 1]
-        self._show.say(f"{len(paths):,} files in {played.seconds:.2f} s by {workers} workers, one after the other on "
-                       f"{self._cores} cores, which were {100 * busy:.0f} % busy with it")  # fmt: skip
+        self._show.say(f"{len(paths):,} files in {played.seconds:.2f} s by {workers} workers with the killed one; "
+                       f"the {self._cores} cores were {100 * busy:.0f} % busy with it")  # fmt: skip
         self._show.say(f"started again because their worker was killed: {len(again)}"
                        + "".join(f" ({self._library.short(report.measure.path)})" for report in again[:3]))  # fmt: skip
         return played

@@ -15,7 +15,7 @@ from typing import Any
 from abi_cli.bench import procs
 from abi_cli.bench.claims import Line, Metric, Setup, gate_least, gate_most, target_least, target_most
 from abi_cli.bench.contenders import Runtime
-from abi_cli.bench.lines.common import held_workers, warm
+from abi_cli.bench.lines.common import held_workers, seconds, warm
 
 DEEP = 1_000_000
 SHALLOW = 1_000
@@ -29,33 +29,35 @@ def measure(runtime: Runtime, setup: Setup) -> dict[str, float]:
     shallow, deep = setup.count(SHALLOW), setup.count(DEEP)
     costs = [_fill_and_empty(runtime, setup, submit, shallow)[1] for _ in range(SHALLOW_TIMES)]
     shallow_us = sum(costs) / len(costs)
-    rate, deep_us, grown = _fill_and_empty(runtime, setup, submit, deep)
+    before = _memory()
+    grown: list[int] = []
+    rate, deep_us = _fill_and_empty(runtime, setup, submit, deep, when_full=lambda: grown.append(_memory() - before))
     return {
         "tasks_per_s": rate,
-        "bytes_per_task": grown,
+        "bytes_per_task": grown[0] / deep,
         "cost_us": deep_us,
         "cost_ratio": deep_us / shallow_us if shallow_us else 0.0,
     }
 
 
 def _fill_and_empty(
-    runtime: Runtime, setup: Setup, submit: Callable[[], Any], tasks: int
-) -> tuple[float, float, float]:
-    """(tasks a second, µs of CPU a task, bytes a task) of a queue of `tasks`, those that hold the workers included."""
-    cpu = procs.tree_cpu_ns(os.getpid())
-    memory = _memory()
+    runtime: Runtime, setup: Setup, submit: Callable[[], Any], tasks: int, when_full: Callable[[], None] | None = None
+) -> tuple[float, float]:
+    """(tasks a second, µs of CPU a task) of a queue of `tasks`, those that hold the workers included."""
+    # No process comes or goes from here on; and to look for them each time would cost as much as some hundred tasks.
+    pids = [os.getpid(), *procs.descendants(os.getpid())]
+    cpu = sum(procs.cpu_ns(pid) for pid in pids)
     begin = time.perf_counter()
     with held_workers(runtime, setup) as holders:
         handles = [submit() for _ in range(max(1, tasks - len(holders)))]
-        filled = time.perf_counter()
-        grown = _memory() - memory
-        looked = time.perf_counter() - filled
+        if when_full is not None:
+            begin += seconds(when_full)
     runtime.results(handles)
-    wall = time.perf_counter() - begin - looked
+    wall = time.perf_counter() - begin
     runtime.results(holders)
-    used = procs.cpu_between(cpu, procs.tree_cpu_ns(os.getpid()))
+    used = sum(procs.cpu_ns(pid) for pid in pids) - cpu
     total = len(handles) + len(holders)
-    return total / wall, used / 1e3 / total, grown / total
+    return total / wall, used / 1e3 / total
 
 
 def _memory() -> int:
