@@ -75,6 +75,7 @@ class Link:
         self.lost = False
         self.closed = False
         self.why = ""
+        self._leader = 0
         self._table = table
         self._outgoing = Outgoing()
         self._make_locks()
@@ -325,8 +326,12 @@ class Link:
         """With the lead: whether there is a connection again."""
         if self.closed or self.on_lost is None:
             return False
+        self._leader = threading.get_ident()
         guard.pause()
-        self.on_lost()
+        try:
+            self.on_lost()
+        finally:
+            self._leader = 0
         guard.resume()
         self._notify(guard)
         return not self.lost
@@ -353,7 +358,9 @@ class Link:
         for follower in tuple(self._followers):
             follower.wake()
         self.helper.stop()
-        if self._lead.acquire(timeout=1):  # its number must not be another file's while somebody receives on it
+        if self._leader == threading.get_ident():  # closing is what ``on_lost`` came to
+            self._discard()
+        elif self._lead.acquire(timeout=1):  # its number must not be another file's while somebody receives on it
             self._discard()
             self._release_lead()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -60,10 +61,8 @@ class FakeDaemon:
             assert self._changed.wait_for(condition, timeout), f"heard only {self.heard}"
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._thread.join(10)
         self.sock.close()
         for fd in self.fds:

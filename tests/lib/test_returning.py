@@ -1,0 +1,136 @@
+"""A lost connection: what the program tells the next daemon, and that each result comes once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import abi
+from abi import errors, returning
+from abi.returning import Returner
+from abi.wire.schema import End, EndKind, Kind, Starting, Task, Welcome
+from tests.lib.conftest import PREFIX, Connected
+from tests.lib.fake_daemon import FakeDaemon
+
+
+@abi.remote
+def double(number: int) -> int:
+    return number * 2
+
+
+def never(_daemon: FakeDaemon, _task: Task) -> list[End]:
+    return []
+
+
+class Successors:
+    """Daemons that answer when the program dials again, each with what it knows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.daemons: list[FakeDaemon] = []
+        self.hellos: list[tuple[Any, ...]] = []
+        self.resumed: bool | Exception = False
+        self.on_task: Callable[[FakeDaemon, Task], list[End]] = FakeDaemon.run
+        monkeypatch.setattr(returning, "connect", self.connect)
+
+    def connect(self, *hello: Any) -> tuple[socket.socket, Welcome]:
+        self.hellos.append(hello)
+        if isinstance(self.resumed, Exception):
+            raise self.resumed
+        ours, theirs = socket.socketpair()
+        self.daemons.append(FakeDaemon(theirs, self.on_task))
+        return ours, Welcome((1, 0), "", "", "", 0, session=PREFIX.hex(), token="new", resumed=self.resumed)
+
+
+@pytest.fixture
+def successors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Successors]:
+    made = Successors(monkeypatch)
+    yield made
+    for daemon in made.daemons:
+        daemon.close()
+
+
+def lose(connected: Connected) -> None:
+    """As a daemon that dies: at any moment, without a word."""
+    connected.session.link.on_lost = Returner(connected.session, "/socket", "default", "token", None)
+    connected.daemon.sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_new_daemon_starts_over(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    known = abi.put(20)
+    refs = [double.remote(number) for number in range(100)]
+    connected.daemon.until(lambda: len(connected.daemon.of(Kind.SUBMIT)) >= 1)
+    lose(connected)
+    assert abi.get(refs) == [2 * number for number in range(100)]
+    assert successors.hellos == [("/socket", "default", PREFIX.hex(), "token")]
+    kinds = [kind for kind, _item in successors.daemons[0].heard]
+    assert kinds[:2] == [Kind.FUNCTION, Kind.OPTIONS]
+    assert [task.seq for task in successors.daemons[0].of(Kind.SUBMIT)] == [ref.seq for ref in refs]
+    # The new daemon is given an old object when it is used, before its use.
+    successors.daemons[0]._on_task = never
+    double.remote(known)
+    successors.daemons[0].until(lambda: len(successors.daemons[0].of(Kind.SUBMIT)) == 101)
+    assert [put.seq for put in successors.daemons[0].of(Kind.PUT)] == [known.seq]
+
+
+def test_what_unfinished_work_depends_on_goes_first(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    known = abi.put(20)
+    ref = double.remote(known)
+    del known
+    successors.on_task = never
+    lose(connected)
+    connected.session.wait(lambda: bool(successors.daemons), 10)
+    successors.daemons[0].until(lambda: bool(successors.daemons[0].of(Kind.SUBMIT)))
+    kinds = [kind for kind, _item in successors.daemons[0].heard]
+    assert kinds == [Kind.FUNCTION, Kind.OPTIONS, Kind.PUT, Kind.SUBMIT]
+    assert ref.end is None
+
+
+def test_results_come_once(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    first, second = double.remote(1), double.remote(2)
+    connected.daemon.say(Kind.END, End(first.seq, 0))
+    abi.get(first)
+    successors.resumed = True
+    successors.on_task = lambda daemon, task: [End(first.seq, EndKind.CANCELLED), *daemon.run(task)]
+    lose(connected)
+    assert abi.get([first, second]) == [None, 4]
+    assert connected.session.unknown_below == 0
+
+
+def test_what_may_start_once_is_lost(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    ref = double.options(max_retries=0).remote(1)
+    connected.daemon.say(Kind.STARTING, Starting(ref.seq))
+    connected.session.wait(lambda: bool(connected.session.starting), 10)
+    lose(connected)
+    with pytest.raises(errors.TaskLostError):
+        abi.get(ref)
+
+
+def test_refused_for_good(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    ref = double.remote(1)
+    successors.resumed = errors.VersionMismatch("too new")
+    lose(connected)
+    with pytest.raises(errors.SessionLost, match="too new"):
+        abi.get(ref)
+    with pytest.raises(errors.SessionLost):
+        double.remote(1)
+
+
+def test_nobody_answers(
+    connect: Callable[..., Connected], successors: Successors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returning, "RETURN_SECONDS", 0.05)
+    connected = connect(never)
+    ref = double.remote(1)
+    successors.resumed = ConnectionRefusedError("nobody")
+    lose(connected)
+    with pytest.raises(errors.SessionLost, match="nobody answered"):
+        abi.get(ref)
+    assert len(successors.hellos) > 1
