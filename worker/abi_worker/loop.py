@@ -76,6 +76,8 @@ class Worker:
         self.setup: Setup | None = None
         self.stopping = False
         self.started = 0
+        self.limited: Options | None = None
+        """Whose number of threads is in the environment."""
         self.calls_left: dict[int, int] = {}
         """By function: how many calls of it until the worker leaves (``max_calls``)."""
         self.main_thread = threading.get_ident()
@@ -191,10 +193,12 @@ class Worker:
                 context.call = call
                 session.parent = call.seq
                 options = all_options[call.options]
+                if options is not self.limited:
+                    self.limited = limit_threads(options)
                 function = functions.get(call.function)
                 try:
                     if function is None or call.size or call.dependencies is not None:
-                        value = self._execute_slowly(call, options)
+                        value = self._execute_slowly(call)
                     else:
                         context.task_name = options.name or names[call.function]
                         interrupts.inside = True
@@ -243,7 +247,7 @@ class Worker:
                 for fd in self.descriptors.pop(call.number, ()):
                     os.close(fd)
 
-    def _execute_slowly(self, call: Call, options: Options) -> Any:
+    def _execute_slowly(self, call: Call) -> Any:
         """A call with arguments, or the first of its function. Raises what the call raises; ``inside`` is left set."""
         executor = self.executor
         context.task_name = options.name or executor.names.get(call.function, "")
@@ -251,7 +255,6 @@ class Worker:
         self.interrupts.inside = True
         function = executor.functions.get(call.function)
         if function is None:
-            limit_threads(options)
             function = executor.load(call.function)
         args, kwargs = executor.arguments(call, descriptors)
         return function(*args, **kwargs)

@@ -18,6 +18,8 @@ from typing import Any, Final
 from abi.wire.schema import UNITS, Options, Setup
 
 THREADS_VARIABLE: Final = "OMP_NUM_THREADS"
+_threads = ""
+"""What we wrote there last."""
 
 
 class Directory:
@@ -84,9 +86,13 @@ def set_environment(setup: Setup) -> None:
     time.tzset()
 
 
-def limit_threads(options: Options) -> None:
-    """As many threads of numerical libraries as the first call may use processors, unless the user said otherwise."""
-    os.environ.setdefault(THREADS_VARIABLE, str(max(options.cpus // UNITS, 1)))
+def limit_threads(options: Options) -> Options:
+    """As many threads of numerical libraries as the task may use processors, unless the user said otherwise: in the
+    program's environment, or in a task. Returns the options."""
+    global _threads
+    if os.environ.get(THREADS_VARIABLE, _threads) == _threads:
+        _threads = os.environ[THREADS_VARIABLE] = str(max(options.cpus // UNITS, 1))
+    return options
 
 
 def _main_module(path: str) -> types.ModuleType:
