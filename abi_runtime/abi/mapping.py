@@ -35,6 +35,9 @@ GROWTH_MAX: Final = 16
 CHUNK_ITEMS_MAX: Final = 10_000
 WINDOW_PER_CPU: Final = 4
 """Chunks under way per processor: one runs, one waits beside it, two cover what is being sent and read."""
+WINDOW_MAX: Final = 512
+"""Chunks under way when they are shorter than CHUNK_NS, because the caller chose their size: then as many as make up
+the same time, or each would wait for a round trip."""
 
 
 class _Chunk:
@@ -134,15 +137,15 @@ class _Map:
 
     def results(self) -> Iterator[Any]:
         session = current()
-        window = max(2, WINDOW_PER_CPU * max(1, session.cpus // UNITS))
-        self._fill(window)
+        self._window = self._window_least = max(2, WINDOW_PER_CPU * max(1, session.cpus // UNITS))
+        self._fill()
         try:
             while self._under_way:
                 ref, count = self._under_way[0]
                 values, failure = self._get(ref)
                 self._under_way.popleft()
                 self._learn(ref, count)
-                self._fill(window)
+                self._fill()
                 yield from values
                 if failure is not None:
                     assert ref.end is not None
@@ -151,15 +154,19 @@ class _Map:
             for ref, _count in self._under_way:
                 session.cancel(ref, force=False, recursive=True)
 
-    def _fill(self, window: int) -> None:
-        while len(self._under_way) < window:
+    def _fill(self) -> None:
+        while len(self._under_way) < self._window:
             items = list(islice(self._items, self._size))
             if not items:
                 return
             self._under_way.append((self._submit(items), len(items)))
 
     def _learn(self, ref: Ref[Any], count: int) -> None:
-        if self._chunk is not None or ref.end is None:
+        if ref.end is None:
+            return
+        worth = CHUNK_NS // max(1, ref.end.ran_ns)
+        self._window = max(self._window_least, min(self._window_least * worth, WINDOW_MAX, self._window * 2))
+        if self._chunk is not None:
             return
         each = max(1, ref.end.ran_ns // count)
         self._size = max(1, min(CHUNK_NS // each, self._size * GROWTH_MAX, CHUNK_ITEMS_MAX))
