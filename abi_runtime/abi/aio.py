@@ -76,7 +76,14 @@ async def _ended(refs: list[Ref[Any]]) -> None:
     session: Session = of(refs[0])
     for ref in refs:
         session.watch(ref, on_end)
-    await future
+    if session.hooks is None:
+        await future
+        return
+    session.hooks.blocked()
+    try:
+        await future
+    finally:
+        session.hooks.unblocked()
 
 
 def _tell(call_soon: Callable[..., Any], settle: Callable[[], None]) -> None:

@@ -76,6 +76,8 @@ class Worker:
         self.setup: Setup | None = None
         self.stopping = False
         self.started = 0
+        self.waiting = self.waits = 0
+        """The call that waits for others, and for how many at once."""
         self.limited: Options | None = None
         """Whose number of threads is in the environment."""
         self.calls_left: dict[int, int] = {}
@@ -167,7 +169,7 @@ class Worker:
                 return False
         return self.link.wait(self.has_work)
 
-    def execute(self, runs: deque[Run]) -> None:
+    def execute(self, runs: deque[Run]) -> None:  # noqa: C901
         """All calls that wait. One long function, because every line of it is paid by every call."""
         words, link, interrupts, pipes = self.words, self.link, self.interrupts, self.pipes
         outbox, poll, executor = link.outbox, pipes.poll, self.executor
@@ -198,7 +200,7 @@ class Worker:
                 function = functions.get(call.function)
                 try:
                     if function is None or call.size or call.dependencies is not None:
-                        value = self._execute_slowly(call)
+                        value = self._execute_slowly(call, options)
                     else:
                         context.task_name = options.name or names[call.function]
                         interrupts.inside = True
@@ -247,7 +249,7 @@ class Worker:
                 for fd in self.descriptors.pop(call.number, ()):
                     os.close(fd)
 
-    def _execute_slowly(self, call: Call) -> Any:
+    def _execute_slowly(self, call: Call, options: Options) -> Any:
         """A call with arguments, or the first of its function. Raises what the call raises; ``inside`` is left set."""
         executor = self.executor
         context.task_name = options.name or executor.names.get(call.function, "")
@@ -270,17 +272,26 @@ class Worker:
     # --- what a task's own waiting means ------------------------------------------------------------------------------
 
     def blocked(self) -> None:
-        """The running task waits for others: its processors are free. Threads beside it do not speak for it."""
-        self._tell(Kind.BLOCKED)
-
-    def unblocked(self) -> None:
-        self._tell(Kind.UNBLOCKED)
-
-    def _tell(self, kind: Kind) -> None:
+        """The running task waits for others: its processors are free. A coroutine may wait for several at once: its
+        first wait counts, and the end of the last. Threads beside the task do not speak for it."""
         number = self.words[RUNNING]
         if number and threading.get_ident() == self.main_thread:
-            self.link.outbox.append((kind, Blocked(number)))
-            self.link.flush()
+            if self.waiting != number:
+                self.waiting, self.waits = number, 0
+            self.waits += 1
+            if self.waits == 1:
+                self._tell(Kind.BLOCKED, number)
+
+    def unblocked(self) -> None:
+        number = self.words[RUNNING]
+        if number and self.waiting == number and threading.get_ident() == self.main_thread:
+            self.waits -= 1
+            if self.waits == 0:
+                self._tell(Kind.UNBLOCKED, number)
+
+    def _tell(self, kind: Kind, number: int) -> None:
+        self.link.outbox.append((kind, Blocked(number)))
+        self.link.flush()
 
 
 for function in (
