@@ -67,8 +67,8 @@ class Helper:
             self._eventfd = -1
 
     def __del__(self) -> None:
-        # Not at the thread's end: 1. it sees the link closed. 2. a caller or a finaliser kicks. Were the descriptor closed
-        # between the two, the kick would go nowhere or, worse, into a file of the user's that has got its number.
+        # Not at the thread's end: 1. it sees the link closed. 2. a caller or a finaliser kicks. Were the descriptor
+        # closed between the two, the kick would go nowhere or, worse, into a user's file that has got its number.
         if self._eventfd >= 0:
             os.close(self._eventfd)
 
