@@ -86,7 +86,7 @@ def _cell(metric: Metric, figure: Figure | None, *, is_peer: bool) -> str:
         assert figure.p99 is not None
         factor = _scaled(figure.median, metric.unit)[0] / figure.median if figure.median else 1.0
         return f"{told} ({_digits(figure.p99 * factor)})"
-    return told if figure.times_as_good is None else f"{told} {_digits(figure.times_as_good)}×"
+    return told if not figure.times_as_good else f"{told} {_digits(figure.times_as_good)}×"
 
 
 def _verdict(metric: Metric, verdict: Verdict) -> tuple[str, str, str]:

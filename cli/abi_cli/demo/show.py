@@ -30,7 +30,7 @@ class Show:
 
     def step(self, name: str, text: str) -> None:
         """A new part of the story."""
-        self.console.print(f"\n{name:<{len(INDENT)}}{text}", style="bold")
+        self.console.print(f"\n{name:<{len(INDENT)}}{text}", style="bold", soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A line inside a part."""
