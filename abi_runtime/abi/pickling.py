@@ -203,7 +203,9 @@ def reduce_reference(obj: Any, nested: list[Any]) -> Any:
 def by_name(obj: object) -> Any:
     """The reduction of the function under an importable RemoteFunction: its module's name holds that, not the
     function."""
-    if not isinstance(obj, FunctionType) or obj.__module__ in ("__main__", None) or "<locals>" in obj.__qualname__:
+    if not isinstance(obj, FunctionType) or "<locals>" in obj.__qualname__:
+        return None
+    if not obj.__module__ or obj.__module__ == "__main__":
         return None
     found = find(obj.__module__, obj.__qualname__)
     if found is obj or getattr(found, "__abi_function__", None) is not obj:

@@ -1,30 +1,33 @@
-"""``init`` and ``shutdown``: how a program gets its session, by itself at first use or on request."""
+"""``init`` and ``shutdown``: how a program gets its session, by itself at first use or on request.
+
+Light on purpose: where no daemon is to be found, one is started before anything else is loaded, since its start and our
+imports take equally long and there is more than one processor.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
-import socket
 import sys
 import threading
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from abi import errors, paths
-from abi import session as sessions
-from abi.dial import connect
-from abi.guard import SigintGuard
-from abi.link import Link
 from abi.private import PrivateDaemon
-from abi.returning import Returner
-from abi.session import RECEIVED, Session
-from abi.wire.codec import decoders
-from abi.wire.schema import Welcome
+
+if TYPE_CHECKING:
+    import socket
+
+    from abi.session import Session
+    from abi.wire.schema import Welcome
 
 _PRIVATE: Final = ("private", "local")
 _starting = threading.RLock()
 _daemon: PrivateDaemon | None = None
+_early: PrivateDaemon | None = None
+"""Started, and not waited for yet."""
 
 
 def init(
@@ -44,7 +47,9 @@ def init(
     ``ignore_reinit_error``; DaemonUnreachable if nobody answers at an address that was named.
     """
     with _starting:
-        if sessions.active() is not None:
+        if _is_connected():
+            from abi import session as sessions
+
             if ignore_reinit_error or sessions.current().submitter:
                 return
             raise RuntimeError("this program is connected already: abi.shutdown() first, or ignore_reinit_error=True")
@@ -52,24 +57,43 @@ def init(
 
 
 def is_initialized() -> bool:
-    return sessions.active() is not None
+    return _is_connected()
+
+
+def _is_connected() -> bool:
+    sessions = sys.modules.get("abi.session")
+    return sessions is not None and sessions.active() is not None
 
 
 def shutdown() -> None:
     """End the session: unfinished work is cancelled, a private daemon ends. Nothing happens if there is none."""
-    global _daemon
+    global _daemon, _early
     with _starting:
-        session = sessions.active()
-        daemon, _daemon = _daemon, None
-        if session is not None and session.submitter == 0:
-            session.close()
-            sessions.set_current(None)
-        if daemon is not None:
+        daemons = [daemon for daemon in (_daemon, _early) if daemon is not None]
+        _daemon = _early = None
+        if _is_connected():
+            from abi import session as sessions
+
+            session = sessions.current()
+            if session.submitter == 0:
+                session.close()
+                sessions.set_current(None)
+        for daemon in daemons:
             daemon.stop()
+
+
+def begin() -> None:
+    """If it is plain that a private daemon will be needed, start it now and wait for it later."""
+    global _early
+    with _starting:
+        if _early is None and not _is_connected() and _is_supported() and not _is_found(None):
+            _early = PrivateDaemon(None, None)
 
 
 def connect_at_first_use(previous: Session | None) -> Session:
     """What ``current`` calls without a session. Raises SessionLost after one that was lost: its references are gone."""
+    from abi import session as sessions
+
     with _starting:
         session = sessions.active()
         if session is not None:
@@ -87,37 +111,85 @@ def _connect(
     log_to_driver: bool,
 ) -> Session:
     global _daemon
-    if sys.platform != "linux":
+    if not _is_supported():
         raise errors.Refused(f"abi runs on Linux 5.4 and newer, and this is {sys.platform}")
-    found = None if address in _PRIVATE else _find(address, namespace)
     private = None
-    if found is None:
-        private = PrivateDaemon(num_cpus, resources)
-        try:
-            import_module("abi.cloud")  # while the daemon starts: what lives in __main__ needs it at its first call
-            private.wait_ready()
-            path = private.socket_path
-            sock, welcome = connect(path, namespace)
-        except BaseException:
-            private.stop()
-            raise
+    if address in _PRIVATE or not _is_found(address):
+        private = _private(num_cpus, resources)
+        path = private.socket_path
     else:
-        path, sock, welcome = found
-        if num_cpus is not None or resources is not None:
-            sock.close()
-            raise ValueError(
-                f"num_cpus and resources are for a private daemon, and one runs already ({path}): "
-                "leave them out, or say address='private'"
-            )
-    _stop_daemon()
+        found = _find(address, namespace)
+        if found is not None:
+            path, sock, welcome = found
+            if num_cpus is not None or resources is not None:
+                sock.close()
+                raise ValueError(
+                    f"num_cpus and resources are for a private daemon, and one runs already ({path}): "
+                    "leave them out, or say address='private'"
+                )
+        else:
+            private = _private(num_cpus, resources)
+            path = private.socket_path
+    if private is not None:
+        sock, welcome = _greet_private(private, namespace)
+    if _daemon is not None:
+        _daemon.stop()
     _daemon = private
+    return _open(sock, welcome, path, namespace, log_to_driver)
+
+
+def _private(num_cpus: float | None, resources: dict[str, float] | None) -> PrivateDaemon:
+    global _early
+    early, _early = _early, None
+    if early is not None:
+        if num_cpus is None and resources is None:
+            return early
+        early.stop()
+    return PrivateDaemon(num_cpus, resources)
+
+
+def _greet_private(private: PrivateDaemon, namespace: str) -> tuple[socket.socket, Welcome]:
+    try:
+        for name in ("abi.session", "abi.dial", "abi.returning", "abi.interpreter", "abi.cloud"):
+            import_module(name)  # while it starts; what lives in __main__ needs the last at its first call
+        from abi.dial import connect
+
+        private.wait_ready()
+        return connect(private.socket_path, namespace)
+    except BaseException:
+        private.stop()
+        raise
+
+
+def _open(sock: socket.socket, welcome: Welcome, path: str, namespace: str, log_to_driver: bool) -> Session:
+    from abi import session as sessions
+    from abi.returning import Returner
+
     session = _session(sock, welcome, log_to_driver)
-    session.link.on_lost = Returner(session, path, namespace, welcome.token, private)
+    session.link.on_lost = Returner(session, path, namespace, welcome.token, _daemon)
     sessions.set_current(session)
     return session
 
 
+def _is_supported() -> bool:
+    return sys.platform == "linux"
+
+
+def _is_found(address: str | None) -> bool:
+    """Whether something was named, or lies where a daemon's socket would: cheap, and wrong only about dead ones."""
+    return _is_named(address) or any(map(os.path.exists, paths.candidates()))
+
+
+def _is_named(address: str | None) -> bool:
+    return address is not None or any(os.environ.get(name) for name in ("ABI_SOCKET", "ABI_RUNTIME_DIR"))
+
+
 def _session(sock: socket.socket, welcome: Welcome, log_to_driver: bool) -> Session:
+    from abi.guard import SigintGuard
+    from abi.link import Link
+    from abi.session import RECEIVED, Session
+    from abi.wire.codec import decoders
+
     link = Link(sock, decoders(RECEIVED), {}, guard=SigintGuard())
     session = Session(
         link,
@@ -133,7 +205,9 @@ def _session(sock: socket.socket, welcome: Welcome, log_to_driver: bool) -> Sess
 
 def _find(address: str | None, namespace: str) -> tuple[str, socket.socket, Welcome] | None:
     """A connection to a daemon that runs, or None if nothing was named and none does."""
-    named = address not in (None, "auto") or any(os.environ.get(name) for name in ("ABI_SOCKET", "ABI_RUNTIME_DIR"))
+    from abi.dial import connect
+
+    named = address != "auto" and _is_named(address)
     tried = _candidates(address)
     problems: list[str] = []
     for path in tried:
@@ -160,11 +234,6 @@ def _candidates(address: str | None) -> list[str]:
     return [os.path.join(path, paths.SOCKET_NAME) if os.path.isdir(path) else path]
 
 
-def _stop_daemon() -> None:
-    if _daemon is not None:
-        _daemon.stop()
-
-
 def _at_exit() -> None:
     with contextlib.suppress(Exception):  # the interpreter ends: whatever it is, nobody can act on it
         shutdown()
@@ -172,8 +241,8 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     """The child has neither the parent's session nor its daemon, and may connect on its own."""
-    global _daemon, _starting
-    _daemon = None
+    global _daemon, _early, _starting
+    _daemon = _early = None
     _starting = threading.RLock()
 
 

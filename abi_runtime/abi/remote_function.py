@@ -1,6 +1,7 @@
 """``@abi.remote``: a function whose calls run elsewhere.
 
-``remote`` below is the hot path: of a call without arguments it is all that happens, a microsecond long.
+``remote`` below is the hot path: of a call without arguments it is all that happens, a microsecond long. Declaring is
+light: what calls need is loaded by ``_bind``, at the first of them, while a private daemon starts.
 
 Types: calls are checked against the function's own parameters (ParamSpec: names, defaults, keywords). Where a reference
 stands in for a value, overloads by arity take over, up to eight positional parameters, each ``T | Ref[T]``.
@@ -9,20 +10,19 @@ stands in for a value, overloads by arity take over, up to eight positional para
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypedDict, TypeVar, overload
 
 from abi.errors import Refused
-from abi.pickling import dumps_arguments, dumps_function, named
-from abi.ref import PartRef, Ref
 from abi.task_options import check, encode
-from abi.wire.schema import Kind, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal, Unpack
 
+    from abi.pickling import dumps_arguments
+    from abi.ref import PartRef, Ref
     from abi.session import Session
+    from abi.wire.schema import Task
 
 P = ParamSpec("P")
 F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
@@ -36,7 +36,7 @@ F = TypeVar("F")
 G = TypeVar("G")
 H = TypeVar("H")
 
-_SUBMIT: Final = int(Kind.SUBMIT)
+_SUBMIT: Final = 18  # Kind.SUBMIT
 _GENERATOR: Final = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
 _VARIADIC: Final = 0x04  # CO_VARARGS
 
@@ -208,6 +208,13 @@ class RemoteFunction(Generic[F_co]):
 
     def _bind(self) -> Session:
         """Make function and options known to the session of this process. Raises SerializationError."""
+        from abi.program import begin
+
+        begin()  # first, so that it starts while we load
+        _load()
+        from hashlib import blake2b
+
+        from abi.pickling import dumps_function
         from abi.session import current
 
         session = current()
@@ -231,7 +238,7 @@ class RemoteFunction(Generic[F_co]):
         # Importable: by name, whatever it does. Else the function and its options, which are all there is to it.
         module, qualname = self.__module__, str(getattr(self, "__qualname__", "<locals>"))
         if module != "__main__" and "<locals>" not in qualname:
-            from abi.pickling import find
+            from abi.pickling import find, named
 
             if find(module, qualname) is self:
                 return named, (module, qualname)
@@ -239,6 +246,14 @@ class RemoteFunction(Generic[F_co]):
 
     def __repr__(self) -> str:
         return f"<remote function {_name_of(self.__abi_function__)}>"
+
+
+def _load() -> None:
+    """Fill in the globals of the hot path."""
+    global PartRef, Ref, Task, dumps_arguments
+    from abi.pickling import dumps_arguments
+    from abi.ref import PartRef, Ref
+    from abi.wire.schema import Task
 
 
 @overload

@@ -6,13 +6,13 @@ call.
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from abi.errors import Refused
-from abi.wire.schema import UNITS, Options
+
+if TYPE_CHECKING:
+    from abi.wire.schema import Options
 
 PRIORITIES: Final = ("low", "normal", "high", "critical")
 AMOUNT_MAX: Final = 1e14
@@ -45,6 +45,8 @@ def check(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def encode(options: Mapping[str, Any], default_name: str) -> Options:
     """What ``check`` let pass, in the units of the wire."""
+    from abi.wire.schema import Options
+
     retry = options.get("retry_exceptions", False)
     types = tuple(retry) if isinstance(retry, (list, tuple)) else None
     gpus = units("num_gpus", options.get("num_gpus", 0))
@@ -55,7 +57,7 @@ def encode(options: Mapping[str, Any], default_name: str) -> Options:
         index=0,
         name=options.get("name") or default_name,
         cpus=units("num_cpus", options.get("num_cpus", 1)),
-        memory=math.ceil(options.get("memory") or 0),
+        memory=-int(-(options.get("memory") or 0) // 1),
         gpus=gpus,
         resources={name: units(name, amount) for name, amount in (options.get("resources") or {}).items()},
         max_retries=options.get("max_retries", 3),
@@ -72,6 +74,8 @@ def units(name: str, amount: float) -> int:
     """Ten-thousandths. Raises ValueError for a negative amount and for a finer step."""
     if not 0 <= amount < AMOUNT_MAX:  # nor is it so of a NaN
         raise ValueError(f"{name} must be from 0 to {AMOUNT_MAX:.0e}, and is {amount}")
+    from abi.wire.schema import UNITS  # here: declaring a function shall not load what only calls need
+
     scaled = amount * UNITS
     whole = round(scaled)
     if abs(scaled - whole) > 1e-6 * max(1.0, scaled):
@@ -86,6 +90,8 @@ def _pickled(types: tuple[type[BaseException], ...]) -> bytes:
 
 
 def _nearest(name: str) -> str:
+    import difflib
+
     known = [*_RULES, *NOT_YET]
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(_RULES))}"
