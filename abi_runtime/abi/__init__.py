@@ -11,11 +11,13 @@ module full of remote functions should not pay for running any.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from abi.version import __version__
 
+TYPE_CHECKING = False  # typing itself costs `abi status` several milliseconds; checkers know this name by heart
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from abi import errors
     from abi.calls import Gathered, cancel, gather, get, put, wait
     from abi.context import TaskInfo, current_task

@@ -43,21 +43,26 @@ the same time, or each would wait for a round trip."""
 class _Chunk:
     """What a worker calls: the function over a list of items; pickled once for the whole map."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], starred: bool) -> None:
         self._function = function
+        self._starred = starred
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
 
     def __reduce__(self) -> Any:
-        return _Chunk, (self._function,)
+        return _Chunk, (self._function, self._starred)
 
-    def __call__(self, items: list[tuple[Any, ...]]) -> tuple[list[Any], bytes | None]:
+    def __call__(self, items: list[Any]) -> tuple[list[Any], bytes | None]:
         """The results up to the first failure, and that."""
         function = self._function
         results: list[Any] = []
         try:
-            for arguments in items:
-                results.append(function(*arguments))  # noqa: PERF401  what there is before a failure counts
+            if self._starred:
+                for arguments in items:
+                    results.append(function(*arguments))  # noqa: PERF401  what there is before a failure counts
+            else:
+                for argument in items:
+                    results.append(function(argument))  # noqa: PERF401
         except Exception as error:
             from abi.context import host
             from abi.failure import failure_of
@@ -116,14 +121,18 @@ def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chu
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
     function: RemoteFunction[Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
-    return _Map(function, zip(*iterables, strict=False), timeout, chunk).results()
+    # One iterable's items travel bare: a list of numbers pickles five times faster than one of tuples of a number.
+    starred = len(iterables) > 1
+    items = zip(*iterables, strict=False) if starred else iter(iterables[0])
+    return _Map(function, items, starred, timeout, chunk).results()
 
 
 class _Map:
     def __init__(
         self,
         function: RemoteFunction[Any],
-        items: Iterator[tuple[Any, ...]],
+        items: Iterator[Any],
+        starred: bool,
         timeout: float | None,
         chunk: int | None,
     ) -> None:
@@ -132,7 +141,7 @@ class _Map:
         self._timeout = timeout
         self._chunk = chunk
         self._size = chunk or 1
-        self._submit = _chunked(function)
+        self._submit = _chunked(function, starred)
         self._under_way: deque[tuple[Ref[Any], int]] = deque()
 
     def results(self) -> Iterator[Any]:
@@ -183,7 +192,7 @@ class _Map:
             raise GetTimeoutError(f"map had not ended after {self._timeout} s") from None
 
 
-def _chunked(function: RemoteFunction[Any]) -> Callable[[list[tuple[Any, ...]]], Ref[Any]]:
+def _chunked(function: RemoteFunction[Any], starred: bool) -> Callable[[list[Any]], Ref[Any]]:
     """A submitter of chunks with the function's own options."""
     inner = function.__abi_function__
     code = getattr(inner, "__code__", None)
@@ -191,7 +200,7 @@ def _chunked(function: RemoteFunction[Any]) -> Callable[[list[tuple[Any, ...]]],
         inner = _Awaited(inner)
     options = {key: value for key, value in function.settings.items() if key not in ("num_returns", "retry_exceptions")}
     options.setdefault("name", getattr(function.__abi_function__, "__name__", "map"))
-    chunks: RemoteFunction[Any] = RemoteFunction(_Chunk(inner), options)
+    chunks: RemoteFunction[Any] = RemoteFunction(_Chunk(inner, starred), options)
     return chunks.remote
 
 
