@@ -1,21 +1,41 @@
-"""``get``, ``wait``, ``put``, ``cancel``, ``gather``: what a program does with references."""
+"""``get``, ``wait``, ``put``, ``cancel``, ``gather``: what a program does with references.
+
+Light to import: in ``abi.get(f.remote())`` the name ``abi.get`` comes first, and the call in it is to start a private
+daemon before anything is loaded (see ``abi.program``). So each function here begins with ``_load``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from pickle import loads
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from abi.errors import AbiError, GetTimeoutError
-from abi.ref import Ref, record_of
-from abi.session import current, of
-from abi.wire.schema import End
 
 if TYPE_CHECKING:
-    from abi.session import Session
+    from pickle import loads
+
+    from abi.ref import Ref, record_of
+    from abi.session import Session, current, of
+    from abi.wire.schema import End
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+_is_loaded = False
+
+
+def _load() -> None:
+    global Ref, End, current, loads, of, record_of, _is_loaded
+    from pickle import loads
+
+    from abi.program import begin
+
+    begin()
+    from abi.ref import Ref, record_of
+    from abi.session import current, of
+    from abi.wire.schema import End
+
+    _is_loaded = True
 
 
 @overload
@@ -29,6 +49,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     failure as TaskError and its own type at once, without waiting for the rest; TypeError for anything but
     references.
     """
+    if not _is_loaded:
+        _load()
     if isinstance(refs, Ref):
         values, error = _get([refs], timeout)
     elif isinstance(refs, (list, tuple)):
@@ -36,8 +58,12 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     else:
         raise TypeError(f"get takes a Ref or a list of them, not {type(refs).__name__}")
     if error is not None:
-        # Raised here, so that the traceback has one line of ours.
-        raise error
+        # Raised here, so that the traceback has one line of ours. The name goes: the error refers to this frame, and a
+        # cycle through it would keep all that the caller's frames hold until the garbage collector looks.
+        try:
+            raise error
+        finally:
+            del error
     return values[0] if isinstance(refs, Ref) else values
 
 
@@ -127,6 +153,8 @@ def wait(refs: Any, *, num_returns: int = 1, timeout: float | None = None) -> An
     At most ``num_returns`` are ready. A failure counts as an end. Raises TypeError for anything but a list of
     references, ValueError for duplicates and for a number that cannot be.
     """
+    if not _is_loaded:
+        _load()
     if isinstance(refs, Ref):
         raise TypeError("wait takes a list of Refs: write wait([ref])")
     if not isinstance(refs, (list, tuple)):
@@ -160,6 +188,8 @@ def wait(refs: Any, *, num_returns: int = 1, timeout: float | None = None) -> An
 def put(value: T) -> Ref[T]:
     """An object as a reference, pickled now. Pass it to many tasks and it is sent once. Raises
     SerializationError."""
+    if not _is_loaded:
+        _load()
     if isinstance(value, Ref):
         raise TypeError("put takes a value, not a Ref: it is a reference already")
     return current().put(value)
@@ -172,6 +202,8 @@ def cancel(ref: Ref[Any], *, force: bool = False, recursive: bool = True) -> Non
     ``recursive`` cancels the tasks it submitted as well. A task that has ended: nothing happens. ``get`` then
     raises TaskCancelledError, after ``force`` WorkerCrashedError.
     """
+    if not _is_loaded:
+        _load()
     if not isinstance(ref, Ref):
         raise TypeError(f"cancel takes a Ref, not {type(ref).__name__}")
     of(ref).cancel(ref, force=force, recursive=recursive)
@@ -198,6 +230,8 @@ class Gathered(Generic[T_co]):
 
 def gather(*refs: Ref[T]) -> Gathered[T]:
     """``await abi.gather(a, b)`` or ``abi.gather(a, b).get()``: all values, or the first failure."""
+    if not _is_loaded:
+        _load()
     return Gathered(tuple(_only_refs(refs, "gather")))
 
 

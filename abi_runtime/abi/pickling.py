@@ -207,10 +207,11 @@ def by_name(obj: object) -> Any:
         return None
     if not obj.__module__ or obj.__module__ == "__main__":
         return None
-    found = find(obj.__module__, obj.__qualname__)
+    name = (obj.__module__, obj.__qualname__)
+    found = find(*name)
     if found is obj or getattr(found, "__abi_function__", None) is not obj:
         return None
-    return named_function, (obj.__module__, obj.__qualname__)
+    return named_function, name
 
 
 def find(module: str, qualname: str) -> Any:

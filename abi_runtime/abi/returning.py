@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from abi import errors
+from abi.bodies import put_of
 from abi.dial import connect
 from abi.wire.codec import encode_failure
 from abi.wire.schema import End, EndKind, Failure, Kind, Put, Reference, Task
@@ -100,8 +101,6 @@ def _rebuild(session: Session, unsent: list[tuple[Any, ...]], resumed: bool) -> 
 
 def _values_needed(session: Session) -> list[tuple[Any, ...]]:
     """Objects that unfinished tasks depend on and that the program has: the new daemon has nothing."""
-    from abi.session import put_of
-
     entries = []
     for refs in list(session.keeps.values()):
         for ref in refs:

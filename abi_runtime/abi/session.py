@@ -14,10 +14,11 @@ import itertools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from abi import errors, ids
+from abi.bodies import adopt_views, put_of, view_of
 from abi.failure import error_of, lost
 from abi.link import Link
 from abi.pickling import dumps_value, loads_value
@@ -32,7 +33,6 @@ from abi.wire.schema import (
     Function,
     Kind,
     Options,
-    Part,
     Put,
     Reference,
     Starting,
@@ -148,7 +148,7 @@ class Session:
         if blob is None:
             self.outbox.append((kind, item))
         else:
-            self.bodies[item.seq] = _view(blob)
+            self.bodies[item.seq] = view_of(blob)
             self.outbox.append((kind, item, blob))
         self._waiting_bytes += weight
         if self._waiting_bytes > FLUSH_BYTES:
@@ -194,7 +194,7 @@ class Session:
         # Its end is known from the start. The same bytes serve the next daemon, should this one go.
         ref: Ref[Any] = Ref(seq, self.home, End(seq, EndKind.OK, payload, 1, size, 0, nested))
         if blob is not None:
-            ref.state.payload = _view(blob)
+            ref.state.payload = view_of(blob)
             self.outbox.append((Kind.PUT, Put(seq, b"", size, nested), blob))
             self.link.flush()
         else:
@@ -339,7 +339,7 @@ class Session:
 
     def _on_ends(self, ends: list[Any], fds: list[int]) -> None:
         if fds:
-            _adopt_views(ends, fds)
+            adopt_views(ends, fds)
         pop = self.pending.pop
         slow = self.bytes_out or self._watchers or self.keeps or self.cancels or self.starting or self.bodies
         for end in ends:
@@ -416,44 +416,6 @@ class Session:
         self.home.session = None
         self.home.helper = None
         self.pending = {}
-
-
-def put_of(end: End) -> tuple[Any, ...]:
-    """The outbox's entry that gives a daemon the value of ``end`` as an object."""
-    if not end.size:
-        return Kind.PUT, Put(end.seq, end.payload, 0, end.nested)
-    from abi.objects.memfd import create
-
-    return Kind.PUT, Put(end.seq, b"", end.size, end.nested), create([end.payload])
-
-
-def _view(blob: Blob) -> memoryview:
-    from abi.objects.memfd import open_view
-
-    return open_view(blob.fd, blob.size)
-
-
-def _adopt_views(ends: Iterable[End], fds: list[int]) -> None:
-    """Map what came beside a frame: the objects then own the memory, and the descriptors are closed."""
-    import os
-
-    from abi.objects.memfd import open_view
-
-    waiting = deque(fds)
-    try:
-        for end in ends:
-            parts: Iterable[End | Part] = (end, *(end.parts or ()))
-            for part in parts:
-                if part.size:
-                    fd = waiting.popleft()
-                    try:
-                        # A memoryview where the schema says bytes: only on this side of the wire.
-                        part.payload = open_view(fd, part.size)  # type: ignore[assignment]
-                    finally:
-                        os.close(fd)
-    finally:
-        for fd in waiting:
-            os.close(fd)
 
 
 # --- the session of this process --------------------------------------------------------------------------------------

@@ -79,6 +79,6 @@ def test_import_is_light() -> None:
     import sys
 
     heavy = "{'msgspec', 'cloudpickle', 'asyncio', 'socket', 'subprocess', 'pickle'}"
-    code = f"import sys, abi; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, abi; abi.remote(lambda: 1); abi.get; print(sorted({heavy} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

@@ -1,0 +1,42 @@
+"""Large payloads on the program's side: memfds to send, and views of those that came."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from abi.objects.blob import Blob
+from abi.objects.memfd import create, open_view
+from abi.wire.schema import End, Kind, Part, Put
+
+
+def put_of(end: End) -> tuple[Any, ...]:
+    """The outbox's entry that gives a daemon the value of ``end`` as an object."""
+    if not end.size:
+        return Kind.PUT, Put(end.seq, end.payload, 0, end.nested)
+    return Kind.PUT, Put(end.seq, b"", end.size, end.nested), create([end.payload])
+
+
+def view_of(blob: Blob) -> memoryview:
+    return open_view(blob.fd, blob.size)
+
+
+def adopt_views(ends: Iterable[End], fds: list[int]) -> None:
+    """Map what came beside a frame: the objects then own the memory, and the descriptors are closed."""
+    waiting = deque(fds)
+    try:
+        for end in ends:
+            parts: Iterable[End | Part] = (end, *(end.parts or ()))
+            for part in parts:
+                if part.size:
+                    fd = waiting.popleft()
+                    try:
+                        # A memoryview where the schema says bytes: only on this side of the wire.
+                        part.payload = open_view(fd, part.size)  # type: ignore[assignment]
+                    finally:
+                        os.close(fd)
+    finally:
+        for fd in waiting:
+            os.close(fd)
