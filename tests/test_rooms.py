@@ -34,7 +34,10 @@ class Room:
 
 
 LEAVES = ("abi.ids", "abi.errors")
-SHELL = ("wire", "objects", "transport", "control", "breaker", "ids", "errors", "config", "paths", "mounts", "version")
+SHELL = (
+    *("wire", "objects", "transport", "control", "breaker", "ids", "errors"),
+    *("config", "paths", "mounts", "version", "interpreter"),
+)
 
 # The most particular name that fits a module is its room.
 TABLE = {

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Kind,
 from abid import resources
 from abid.core.board import Limits
 from abid.core.core import Core
-from abid.core.effects import Deliver, Discard, Dispatch, Interrupt, Kill, Note, Recall, Spawn, Stop
+from abid.core.effects import Deliver, Discard, Dispatch, Effect, Interrupt, Kill, Note, Recall, Spawn, Stop
 from abid.core.resources import CPUS, MEMORY, Total
 from abid.core.session import Session
 from abid.gpus import GpuProbe, NoCards
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 PROGRESS_NS = 4_000_000
 """How often slot pages are read while calls wait in workers: a few of the milliseconds that a batch may take."""
 JOBS_SESSION = 0
+SLICE_NS = 4_000_000
+"""Effects are performed in order, but for no longer than this at a time."""
 
 
 class Node:
@@ -85,10 +88,11 @@ class Node:
         jobs_dir = state_dir / "jobs"
         jobs_dir.mkdir(mode=0o700, exist_ok=True)
         jobs_prefix = self.identity + secrets.token_bytes(4)
-        self.jobs = Jobs(self, self.jobs_session, jobs_prefix, jobs_dir, config.integer("jobs.keep_max"))
+        self.jobs = Jobs(self, self.jobs_session, jobs_prefix, jobs_dir)
         self.pool: Pool
         self.pulse: Pulse
         self._touched = False
+        self._effects: deque[Effect] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._progress: asyncio.TimerHandle | None = None
@@ -121,9 +125,16 @@ class Node:
         self._touched = False
         core = self.core
         core.schedule(self.now())
+        effects = self._effects
+        effects.extend(core.effects())
         performers = self._performers
-        for effect in core.effects():
+        enough = self.now() + SLICE_NS
+        while effects:
+            effect = effects.popleft()
             performers[type(effect)](effect)
+            if effects and self.now() > enough:  # a hundred workers to fork: let others have a turn, then go on
+                self.touch()
+                break
         if self._to_pump:
             to_pump, self._to_pump = self._to_pump, set()
             for program in to_pump:
