@@ -217,15 +217,18 @@ class Worker:
                     else:
                         entry = executor.result(call, options, value, ended - began)
                         gathered += len(entry[1].payload) if not executor.unsent else BATCH_BYTES + 1
-                        value = None
                 except BaseException as error:
                     interrupts.inside = False
                     entry = (_RESULT, executor.failed(call, options, error, now() - began))
+                    args = kwargs = None
                 pipes.flush()
                 words[RUNNING] = 0 if options.max_retries else number | ENDING
                 if words[READING] or poll(0):
                     pipes.drain(number)
                 outbox.append(entry)
+                # Only now: 1. the value goes, and with it references in it: RELEASE. 2. the helper sends what waits.
+                # 3. RESULT comes after that, and names objects that the daemon has forgotten.
+                value = None
                 if directory.moved:
                     directory.restore()
                 if not options.max_retries or now() - flushed > FLUSH_NS or gathered > BATCH_BYTES:
