@@ -80,10 +80,13 @@ def loads_value(payload: bytes | memoryview) -> Any:
     return _loads(payload)
 
 
-def dumps_function(function: Callable[..., Any]) -> bytes:
-    """A reference to an importable function, the function itself otherwise. Raises SerializationError."""
+def dumps_function(function: Callable[..., Any], nested: list[Ref[Any]] | None = None) -> bytes:
+    """A reference to an importable function, the function itself otherwise. Raises SerializationError.
+
+    ``nested`` collects the references in its closure and its defaults.
+    """
     try:
-        return stream_of(function)
+        return stream_parts(function, nested)[0]
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise _explain(f"function '{name}'", function, error) from None

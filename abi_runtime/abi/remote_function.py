@@ -77,6 +77,7 @@ class RemoteFunction(Generic[F_co]):
         self._on_full: str = options.get("on_full", "block")
         self._required, self._most = _arity(function)
         self._pickled: bytes | None = None
+        self._refs: list[Ref[Any]] = []
         self._session: Session = _NO_SESSION
         self._function_index = self._options_index = 0
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -203,7 +204,7 @@ class RemoteFunction(Generic[F_co]):
     def options(self, **options: Unpack[TaskOptions]) -> RemoteFunction[F_co]:
         """A copy with other options; what is not named stays. Raises ValueError, TypeError or Refused."""
         copy: RemoteFunction[F_co] = RemoteFunction(self.__abi_function__, self.settings | check(options))
-        copy._pickled = self._pickled
+        copy._pickled, copy._refs = self._pickled, self._refs
         return copy
 
     def _bind(self) -> Session:
@@ -219,10 +220,11 @@ class RemoteFunction(Generic[F_co]):
 
         session = current()
         if self._pickled is None:
-            self._pickled = dumps_function(self.__abi_function__)
+            refs: list[Ref[Any]] = []
+            self._pickled, self._refs = dumps_function(self.__abi_function__, refs), refs
         name = _name_of(self.__abi_function__)
         digest = blake2b(self._pickled, digest_size=16).digest()
-        self._function_index = session.intern_function(digest, name, self._pickled)
+        self._function_index = session.intern_function(digest, name, self._pickled, self._refs)
         options = encode(self.settings, getattr(self.__abi_function__, "__name__", name))
         self._options_index = session.intern_options(options)
         self._session = session

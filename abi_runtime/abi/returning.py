@@ -100,9 +100,9 @@ def _rebuild(session: Session, unsent: list[tuple[Any, ...]], resumed: bool) -> 
 
 
 def _values_needed(session: Session) -> list[tuple[Any, ...]]:
-    """Objects that unfinished tasks depend on and that the program has: the new daemon has nothing."""
+    """Objects that unfinished tasks and functions need and that the program has: the new daemon has nothing."""
     entries = []
-    for refs in list(session.keeps.values()):
+    for refs in [*session.keeps.values(), *session.function_keeps.values()]:
         for ref in refs:
             end = ref.end
             if end is None or end.kind != EndKind.OK or end.seq in session.supplied or end.parts is not None:

@@ -97,6 +97,7 @@ class Session:
         # Kept for sending them again after a lost connection.
         self.functions: dict[bytes, Function] = {}
         self.function_views: dict[int, memoryview] = {}
+        self.function_keeps: dict[int, list[Ref[Any]]] = {}
         self.options: dict[bytes, Options] = {}
         self.bodies: dict[int, memoryview] = {}
         self.keeps: dict[int, list[Ref[Any]]] = {}
@@ -202,10 +203,13 @@ class Session:
             self.posted()
         return ref
 
-    def intern_function(self, digest: bytes, name: str, pickled: bytes) -> int:
-        """The function's number on this connection, sent once."""
+    def intern_function(self, digest: bytes, name: str, pickled: bytes, keep: list[Ref[Any]] | None = None) -> int:
+        """The function's number on this connection, sent once. ``keep`` are the references in it: as the function can be
+        called until the session ends, so long are they held. Raises SessionLost for one of another session."""
         from abi.wire.schema import INLINE_BYTES_MAX
 
+        if keep:
+            self.supply_all(keep)
         with self._interning:
             known = self.functions.get(digest)
             if known is not None:
@@ -220,6 +224,8 @@ class Session:
             else:
                 self.outbox.append((Kind.FUNCTION, function))
             self.functions[digest] = function
+            if keep:
+                self.function_keeps[function.index] = keep
             self.helper.arm()
             return function.index
 
