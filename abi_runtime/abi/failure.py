@@ -11,7 +11,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import abi
 from abi import errors, ids
@@ -243,7 +243,9 @@ def _combine(kind: type[BaseException]) -> type[errors.TaskError]:
     members: dict[str, Any] = {"__str__": _WithTraceback.__str__, "__reduce__": _reduce, "__module__": "abi.errors"}
     members["__abi_original__"] = property(lambda error: error.cause)
     try:
-        made: type[errors.TaskError] = type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
+        made = cast(
+            "type[errors.TaskError]", type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
+        )
         made.__new__(made)
     except Exception:  # layouts that do not combine, metaclasses and __init_subclass__ that refuse
         return errors.TaskError

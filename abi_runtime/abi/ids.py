@@ -71,4 +71,3 @@ def from_text(text: str) -> bytes:
 def is_prefix(text: str) -> bool:
     """Whether ``text`` could be the beginning of an id as people see it."""
     return 0 < len(text) <= TEXT_LETTERS and all(letter in _VALUES for letter in text)
-

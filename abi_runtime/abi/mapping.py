@@ -116,10 +116,12 @@ def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chu
     learned. A failure is raised at its item's place. Work starts with the first result asked for. Raises TypeError
     and ValueError at once for wrong arguments.
     """
-    if not iterables:
+    if len(iterables) == 0:
         raise TypeError("map takes at least one iterable")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
+    if isinstance(fn, RemoteFunction) and fn.settings.get("retry_exceptions"):
+        raise ValueError("map runs many items in one task, so it cannot retry one: call .remote() for each instead")
     function: RemoteFunction[Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
     # One iterable's items travel bare: a list of numbers pickles five times faster than one of tuples of a number.
     starred = len(iterables) > 1
@@ -198,7 +200,7 @@ def _chunked(function: RemoteFunction[Any], starred: bool) -> Callable[[list[Any
     code = getattr(inner, "__code__", None)
     if code is not None and code.co_flags & 0x80:  # CO_COROUTINE: the worker is to await it
         inner = _Awaited(inner)
-    options = {key: value for key, value in function.settings.items() if key not in ("num_returns", "retry_exceptions")}
+    options = {key: value for key, value in function.settings.items() if key != "num_returns"}
     options.setdefault("name", getattr(function.__abi_function__, "__name__", "map"))
     chunks: RemoteFunction[Any] = RemoteFunction(_Chunk(inner, starred), options)
     return chunks.remote

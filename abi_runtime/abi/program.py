@@ -113,24 +113,19 @@ def _connect(
     global _daemon
     if not _is_supported():
         raise errors.Refused(f"abi runs on Linux 5.4 and newer, and this is {sys.platform}")
-    private = None
-    if address in _PRIVATE or not _is_found(address):
+    found = None if address in _PRIVATE or not _is_found(address) else _find(address, namespace)
+    if found is not None:
+        private = None
+        path, sock, welcome = found
+        if num_cpus is not None or resources is not None:
+            sock.close()
+            raise ValueError(
+                f"num_cpus and resources are for a private daemon, and one runs already ({path}): "
+                "leave them out, or say address='private'"
+            )
+    else:
         private = _private(num_cpus, resources)
         path = private.socket_path
-    else:
-        found = _find(address, namespace)
-        if found is not None:
-            path, sock, welcome = found
-            if num_cpus is not None or resources is not None:
-                sock.close()
-                raise ValueError(
-                    f"num_cpus and resources are for a private daemon, and one runs already ({path}): "
-                    "leave them out, or say address='private'"
-                )
-        else:
-            private = _private(num_cpus, resources)
-            path = private.socket_path
-    if private is not None:
         sock, welcome = _greet_private(private, namespace)
     if _daemon is not None:
         _daemon.stop()

@@ -151,11 +151,11 @@ class RemoteFunction(Generic[F_co]):
             h: H | Ref[H],
             /,
         ) -> Ref[R]: ...
-        def remote(self, *args: Any, **kwargs: Any) -> Any: ...
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
     else:
 
-        def remote(self, *args, **kwargs):
+        def remote(self, /, *args, **kwargs):
             session = self._session
             if not session.live:
                 session = self._bind()

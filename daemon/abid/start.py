@@ -69,7 +69,17 @@ def _run(
     from abid.daemon import Daemon
 
     daemon = Daemon(arguments, config, flags, runtime_dir, state_dir)
-    return daemon.run(own, first, estate_fd, lambda: _tell(ready_fd, "ready"))
+    code = daemon.run(own, first, estate_fd, lambda: _tell(ready_fd, "ready"))
+    if arguments.private:
+        _remove_private(runtime_dir)
+    return code
+
+
+def _remove_private(runtime_dir: Path) -> None:
+    """The directory was made for this daemon alone, by a program that may be gone."""
+    import shutil
+
+    shutil.rmtree(runtime_dir, ignore_errors=True)
 
 
 def _raise_descriptor_limit() -> None:

@@ -8,7 +8,7 @@ next n of the queue.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, NamedTuple
 
 from abi.errors import ProtocolError
@@ -50,7 +50,7 @@ class FrameReader:
         self.limit = limit
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes) -> Generator[Frame]:
         """The frames that are complete now. Raises ProtocolError on a length or codec that cannot be."""
         if self._rest:
             data = self._rest + data

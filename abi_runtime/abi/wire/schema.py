@@ -337,11 +337,12 @@ class Exited(Item):
 
 
 class Command(Item):
-    """What a supervisor runs. Output goes into the log file that is the frame's descriptor (see ``abi_worker.supervisor``)."""
+    """What a supervisor runs, in bytes as the kernel wants it: a file's name need be no text. Output goes into the log
+    file that came with its FORK (see ``abi_worker.supervisor``)."""
 
-    argv: list[str]
-    directory: str
-    environment: dict[str, str]
+    argv: list[bytes]
+    directory: bytes
+    environment: dict[bytes, bytes]
     log_bytes_max: int
 
 
@@ -356,7 +357,8 @@ class CommandGrew(Item):
 
 
 class CommandEnded(Item):
-    """``status`` as of ``waitpid``; ``error`` when it could not be started at all (no such file, not executable)."""
+    """``status`` as of ``waitpid``. ``error`` when it could not be started at all; the code in ``status`` is then a
+    shell's: 127 for what is not there, 126 for what cannot be run."""
 
     status: int
     size: int

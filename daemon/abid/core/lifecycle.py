@@ -6,6 +6,7 @@ nothing hangs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,7 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
         records = _refuse_beyond(board, session, submitter, records, room, now)
     tasks, options = session.tasks, session.options
     known_function = known_options = -1
+    append: Callable[[Record], None] = _nowhere
     error = ""
     straight = size = 0
     plain = False
@@ -82,6 +84,11 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
     session.open_bytes += size
     if error:
         raise ProtocolError(error)
+
+
+def _nowhere(record: Record) -> None:
+    """Until the first options are known there is no queue."""
+    raise AssertionError(record)
 
 
 def _renumber(session: Session, holder: Holder, records: list[Record]) -> None:
