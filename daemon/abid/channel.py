@@ -25,7 +25,11 @@ DESCRIPTORS_WAITING_MAX = 4 * DESCRIPTORS_MAX
 
 
 class Channel:
-    """Frames in, frames out. ``on_frame`` may raise ProtocolError: the owner's ``on_closed`` is then told why."""
+    """Frames in, frames out. ``on_frame`` may raise ProtocolError: the owner's ``on_closed`` is then told why.
+
+    It takes the descriptors that it wants out of its list. What is left there, whatever happened, is closed: a peer
+    must not be able to fill our table with descriptors that no handler expects.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,13 @@ class Channel:
         if not self._reading and not self.closed:
             self._loop.add_reader(self._fd, self._on_readable)
             self._reading = True
+            if self._reader.pending:
+                self._loop.call_soon(self._read_pending)
+
+    def _read_pending(self) -> None:
+        """Frames that had come in whole when reading was paused."""
+        if self._reading:
+            self._handle(b"")
 
     def _on_readable(self) -> None:
         self.read_once()
@@ -85,11 +96,21 @@ class Channel:
         if not data:
             self.close("")
             return False
+        return self._handle(data)
+
+    def _handle(self, data: bytes) -> bool:
+        frames = self._reader.feed(data)
         try:
-            for frame in self._reader.feed(data):
-                self.on_frame(frame, self._take(frame.descriptors) if frame.descriptors else [])
+            for frame in frames:
+                if frame.descriptors:
+                    self._handle_with_fds(frame)
+                else:
+                    self.on_frame(frame, [])
                 if self.closed:
                     return False
+                if not self._reading:
+                    frames.close()  # paused: the rest keeps
+                    return True
             if len(self._fds) > DESCRIPTORS_WAITING_MAX:
                 raise ProtocolError("descriptors came that belong to no frame")
         except ProtocolError as error:
@@ -97,12 +118,16 @@ class Channel:
             return False
         return True
 
-    def _take(self, count: int) -> list[int]:
+    def _handle_with_fds(self, frame: Frame) -> None:
+        count = frame.descriptors
         if len(self._fds) < count:
             raise ProtocolError(f"a frame names {count} descriptors; {len(self._fds)} came")
         taken = self._fds[:count]
         del self._fds[:count]
-        return taken
+        try:
+            self.on_frame(frame, taken)
+        finally:
+            _close_all(taken)
 
     def send(self, kind: int, payload: bytes, fds: Sequence[int] = (), codec: int = 1) -> None:
         """Send one frame, or queue it. Descriptors must stay open until the frame has left (``queued`` is 0)."""

@@ -41,7 +41,7 @@ class Listener:
     def __init__(self, node: Node, sock: socket.socket) -> None:
         self.node = node
         self._sock = sock
-        self.connections: set[Channel] = set()
+        self.connections: dict[Channel, Greeting] = {}
         sock.setblocking(False)
         node.loop.add_reader(sock.fileno(), self._on_connection)
 
@@ -62,7 +62,9 @@ class Listener:
     def close(self) -> None:
         self.node.loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        for channel in list(self.connections):
+        for channel, greeting in list(self.connections.items()):
+            if greeting.control is not None:
+                greeting.control.say_goodbye()
             channel.close_when_sent()
 
 
@@ -76,14 +78,14 @@ class Greeting:
         self.control: ControlConnection | None = None
         self.pid, self.uid, _ = peer_credentials(sock)
         self.channel = Channel(self.node.loop, sock, self._on_frame, self._on_closed, limit=GREETING_BYTES_MAX)
-        listener.connections.add(self.channel)
+        listener.connections[self.channel] = self
         self._timeout: asyncio.TimerHandle | None = self.node.loop.call_later(GREETING_S, self._on_silence)
 
     def _on_silence(self) -> None:
         self.refuse(ProtocolError(f"no greeting within {GREETING_S:.0f} s"))
 
     def _on_closed(self, why: str) -> None:
-        self.listener.connections.discard(self.channel)
+        self.listener.connections.pop(self.channel, None)
         if self._timeout is not None:
             self._timeout.cancel()
         if self.session is not None:
@@ -94,8 +96,6 @@ class Greeting:
             log.info("a connection of pid %d was closed: %s", self.pid, why)
 
     def _on_frame(self, frame: Frame, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
         try:
             hello = self._decode(frame)
             self._check(hello)

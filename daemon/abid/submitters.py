@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from abi.errors import ProtocolError
@@ -33,6 +34,7 @@ KINDS = (
     Kind.RELEASE,
     Kind.CANCEL,
 )
+size_of = attrgetter("size")
 QUEUED_BYTES_MAX = 1024 * 1024
 """Bytes handed to the kernel's queue before we wait for it to drain: enough to keep any reader busy."""
 ITEMS_PER_FRAME_MAX = 4096
@@ -76,25 +78,22 @@ class Submitter:
         for function in items:
             blob = blobs.take(function.size) if function.pickled is None else None
             self.node.core.on_function(self.session, self.number, function, [blob] if blob else None)
-        blobs.done()
 
     def _on_options(self, items: list[Any], fds: list[int]) -> None:
         for options in items:
             self.node.core.on_options(self.session, self.number, options)
 
     def _on_submit(self, items: list[Any], fds: list[int]) -> None:
-        if fds:
+        if fds or any(map(size_of, items)):
             blobs = Blobs(fds)
             for record in items:
                 if record.size:
                     record.blobs = [blobs.take(record.size)]
-            blobs.done()
         self.node.core.on_submit(self.session, self.number, items, self.node.now())
 
     def _on_put(self, items: list[Any], fds: list[int]) -> None:
         blobs = Blobs(fds)
         taken = {index: [blobs.take(put.size)] for index, put in enumerate(items) if put.size}
-        blobs.done()
         self.node.core.on_put(self.session, self.number, items, taken)
 
     def _on_want(self, items: list[Any], fds: list[int]) -> None:
@@ -182,22 +181,16 @@ def send_split(channel: Channel, kind: Kind, items: list[Any]) -> None:
 
 
 class Blobs:
-    """The descriptors of one frame, taken in the order of its items; what nobody takes is closed."""
+    """The descriptors of one frame, taken in the order of its items; what nobody takes its channel closes."""
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
-        self._at = 0
+        self._fds.reverse()
 
     def take(self, size: int) -> Blob:
         """Raises ProtocolError when the frame brought fewer descriptors than its items name."""
-        if self._at == len(self._fds):
-            self.done()
+        if size < 0:
+            raise ProtocolError(f"a payload of {size} bytes was announced")
+        if not self._fds:
             raise ProtocolError("a frame brought fewer descriptors than its items name")
-        fd = self._fds[self._at]
-        self._at += 1
-        return Blob(fd, size)
-
-    def done(self) -> None:
-        for fd in self._fds[self._at :]:
-            Blob(fd, 0).close()
-        self._at = len(self._fds)
+        return Blob(self._fds.pop(), size)

@@ -226,7 +226,6 @@ class WorkerProcess:
                 sizes.extend(part.size for part in end.parts or () if part.size)
                 if sizes:
                     blobs[index] = [taken.take(size) for size in sizes]
-            taken.done()
         if self.lines.unfinished:
             for end in ends:
                 self._finish_lines(end.seq)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
+from abi.errors import ProtocolError
 from abi.transport import recv_with_fds, send_with_fds
-from abi.wire.frames import HEADER, pack
+from abi.wire.frames import HEADER, Frame, pack
 from abid.channel import Channel
 
 
@@ -28,7 +29,8 @@ class End:
 
     def on_frame(self, frame: object, fds: list[int]) -> None:
         kind, _codec, payload, _count = frame  # type: ignore[misc]
-        self.frames.append((kind, bytes(payload), fds))
+        self.frames.append((kind, bytes(payload), list(fds)))
+        fds.clear()  # taken: ours to close
 
     def on_closed(self, why: str) -> None:
         self.closed.append(why)
@@ -65,6 +67,43 @@ def test_descriptors_come_with_their_frame(end: End) -> None:
     assert os.read(read_fd, 10) == b"through"
     for fd in (read_fd, write_fd, received):
         os.close(fd)
+
+
+def test_descriptors_that_nobody_takes_are_closed(end: End) -> None:
+    def refuse(frame: object, fds: list[int]) -> None:
+        received.extend(fds)
+        raise ProtocolError("not this")
+
+    received: list[int] = []
+    end.channel.on_frame = lambda frame, fds: received.extend(fds)
+    read_fd, write_fd = os.pipe()
+    send_with_fds(end.peer, pack(18, b"x", descriptors=2), [write_fd, write_fd])
+    end.turn()
+    end.channel.on_frame = refuse
+    send_with_fds(end.peer, pack(18, b"x", descriptors=1), [write_fd])
+    end.turn()
+    os.close(write_fd)
+    assert len(received) == 3
+    assert os.read(read_fd, 1) == b""  # no write end is left anywhere
+    os.close(read_fd)
+
+
+def test_a_pause_keeps_what_has_come(end: End) -> None:
+    """The owner says stop in the middle of a read: not a frame more, and all of them later."""
+    seen: list[bytes] = []
+
+    def one_at_a_time(frame: Frame, fds: list[int]) -> None:
+        seen.append(bytes(frame.payload))
+        end.channel.pause_reading()
+
+    end.channel.on_frame = one_at_a_time
+    end.peer.send(b"".join(pack(18, bytes([number])) for number in range(5)))
+    for count in range(1, 6):
+        end.turn()
+        assert seen == [bytes([number]) for number in range(count)]
+        end.channel.resume_reading()
+    end.turn()
+    assert len(seen) == 5
 
 
 def test_a_frame_that_names_descriptors_which_did_not_come(end: End) -> None:
