@@ -12,6 +12,8 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from abi.objects.slot_page import SlotPage
 from abi.wire.codec import decode_items, decoders, encode_failure, encode_items
 from abi.wire.frames import Frame
@@ -64,7 +66,13 @@ class CommandProcess:
         (record,) = records
         job = self.node.jobs.by_seq[record.seq]
         self._job, self._record = job, record
-        log_fd = os.open(job.log_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            log_fd = os.open(job.log_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._theirs.close()
+            os.close(self._page_fd)
+            self.node.loop.call_soon(self._fail, f"its log {job.log_path} cannot be written: {error.strerror}")
+            return
         try:
             self.zygote.fork(self.number, True, [self._theirs.fileno(), self._page_fd, log_fd])
         finally:
@@ -72,7 +80,13 @@ class CommandProcess:
             os.close(self._page_fd)
             self._theirs.close()
         self.page.running = record.number  # a supervisor has one call, and it runs from now on
-        self.channel.send(Kind.COMMAND, encode_items([job.command]))
+        self.channel.send(Kind.COMMAND, encode_items([msgspec.Raw(job.packed)]))
+
+    def _fail(self, why: str) -> None:
+        """There is no process and will be none: the job ends here."""
+        self.page.running = 0
+        self._on_ended(CommandEnded(126 << 8, 0, why))
+        self.node.pool.never_was(self)
 
     def recall(self) -> int:
         return self.page.running
@@ -117,7 +131,7 @@ class CommandProcess:
         if ended.error:
             failure = Failure("CommandNotStarted", ended.error, task_name=job.name, host=self.node.host)
             end = End(record.seq, EndKind.ERROR, encode_failure(failure), record.attempt)
-        elif ended.status == 0:
+        elif ended.status == 0 and not record.cause:  # what we ended is no success, however politely it went
             end = End(record.seq, EndKind.OK, b"", record.attempt)
         else:
             failure = Failure("CommandFailed", describe_status(ended.status), task_name=job.name, host=self.node.host)

@@ -1,36 +1,37 @@
 """Control: what the command line asks, in JSON, one handler per operation.
 
 A handler gets the request's words and an ``Answer``; it answers at once, or keeps the answer and speaks later
-(``logs``, ``wait``). Nothing here may block the loop: a log is read in slices, and only when the reader has taken the
-last one.
+(``logs``, ``wait``: see ``watches``). Nothing here may block the loop.
 """
 
 from __future__ import annotations
 
-import base64
+import json
 import logging
 import os
-import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from abi import ids
 from abi.errors import AbiError, ProtocolError, UsageError
 from abi.wire.frames import JSON, Frame
 from abi.wire.schema import UNITS, Command, Kind, Options
 from abid.channel import Channel
+from abid.watches import STREAMS, LogWatch, WaitWatch, Watch
 
 if TYPE_CHECKING:
-    from abid.jobs import Job
     from abid.node import Node
 
 log = logging.getLogger(__name__)
 
-LOG_RECORD = struct.Struct("<BxxxIQ")
-"""Head of a record in a job's log: stream, length, wall-clock ns (see ``abi_worker.supervisor``)."""
-LOG_SLICE_BYTES = 256 * 1024
-STREAMS = {1: "stdout", 2: "stderr"}
+TIME_LIMIT_MS_MAX = 10 * 366 * 24 * 3600 * 1000
+"""Ten years: what is longer is a slip of the unit."""
+REQUESTS_UNANSWERED_BYTES_MAX = 4 * 1024 * 1024
+"""Answers that wait for a client that does not read; until it has, no more of its requests are taken."""
+JOBS_LISTED_MAX = 10_000
+"""More than anybody reads, and some megabytes of JSON."""
 PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 Words = dict[str, Any]
 
@@ -45,15 +46,9 @@ class ControlConnection:
         channel.on_drained = self._on_drained
 
     def on_frame(self, frame: Frame, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
         if frame.kind != Kind.REQUEST or frame.codec != JSON:
             raise ProtocolError("a control connection sends requests, in JSON")
-        try:
-            words = msgspec.json.decode(frame.payload)
-            number, op = int(words["id"]), str(words["op"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError, RecursionError):
-            raise ProtocolError("a request needs `id` and `op`") from None
+        words, number, op = _understand(frame.payload)
         answer = Answer(self, number)
         try:
             handler = OPERATIONS.get(op)
@@ -62,17 +57,49 @@ class ControlConnection:
             handler(self.node, words, answer)
         except AbiError as error:
             answer.fail(error)
-        except (KeyError, TypeError, ValueError) as error:
-            answer.fail(UsageError(f"{op}: {error!r} is not what this operation takes"))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            answer.fail(UsageError(f"{op} does not take this: {error}"))
+        except OSError as error:
+            answer.fail(AbiError(f"{op}: {error}"))
+        if self.channel.queued > REQUESTS_UNANSWERED_BYTES_MAX:
+            self.channel.pause_reading()
         self.node.touch()
 
     def _on_drained(self) -> None:
+        self.channel.resume_reading()
         for watch in list(self.watches):
             watch.step()
+
+    def say_goodbye(self) -> None:
+        """The daemon is about to go: whoever waits is told that nothing more comes."""
+        for watch in list(self.watches):
+            watch.end()
+            watch.answer.fail(
+                AbiError(
+                    "the daemon stopped before the job had ended, and the job ended with it",
+                    code="unreachable",
+                    hint="`abid start -d` starts another; submit the job again",
+                )
+            )
 
     def on_closed(self) -> None:
         for watch in list(self.watches):
             watch.end()
+
+
+def _understand(payload: memoryview) -> tuple[Words, int, str]:
+    """A request, its number and its operation. Raises ProtocolError."""
+    try:
+        try:
+            words = msgspec.json.decode(payload)
+        except msgspec.DecodeError:  # maybe because of lone surrogates, as above
+            words = json.loads(bytes(payload))
+        number, op = words["id"], words["op"]
+        if type(number) is not int or not 0 <= number < 1 << 53 or type(op) is not str:
+            raise TypeError
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError):
+        raise ProtocolError("a request needs `id` and `op`") from None
+    return words, number, op
 
 
 class Answer:
@@ -96,106 +123,15 @@ class Answer:
         self._send(Kind.RESPONSE, {"id": self._number, "error": words})
 
     def _send(self, kind: Kind, words: Words) -> None:
-        self.connection.channel.send(kind, msgspec.json.encode(words), codec=JSON)
+        try:
+            payload = msgspec.json.encode(words)
+        except UnicodeEncodeError:  # a file's name that is no text, which Python holds as lone surrogates
+            payload = json.dumps(words).encode("ascii")
+        self.connection.channel.send(kind, payload, codec=JSON)
 
     @property
     def has_room(self) -> bool:
         return self.connection.channel.queued == 0
-
-
-class Watch:
-    """Something that is told again and again until it is over: a followed log, a wait."""
-
-    def __init__(self, answer: Answer, jobs: list[Job]) -> None:
-        self.answer = answer
-        self.jobs = jobs
-        answer.connection.watches.append(self)
-        for job in jobs:
-            job.watchers.append(self.step)
-
-    def step(self) -> None:
-        raise AssertionError("each watch has its own step")
-
-    def end(self) -> None:
-        if self in self.answer.connection.watches:
-            self.answer.connection.watches.remove(self)
-            for job in self.jobs:
-                job.watchers.remove(self.step)
-
-
-class LogWatch(Watch):
-    """Sends a job's log from an offset on, slice by slice; with ``follow``, until the job is done."""
-
-    def __init__(self, node: Node, answer: Answer, job: Job, offset: int, follow: bool, streams: list[str]) -> None:
-        self.node = node
-        self.job = job
-        self.offset = offset
-        self.follow = follow
-        self.streams = streams
-        super().__init__(answer, [job])
-        self.step()
-
-    def step(self) -> None:
-        while self.answer.has_room:
-            done = self.job.end is not None  # read before the log: what was written before the end is sent before it
-            if self._send_slice():
-                continue
-            if done or not self.follow:
-                self.end()
-                self.answer.result(self.node.jobs.describe(self.job))
-            return
-
-    def _send_slice(self) -> bool:
-        """Send the records of the next slice; False when there is no whole one."""
-        try:
-            with open(self.job.log_path, "rb") as file:
-                file.seek(self.offset)
-                data = file.read(LOG_SLICE_BYTES)
-        except FileNotFoundError:
-            return False
-        at = 0
-        while len(data) - at >= LOG_RECORD.size:
-            stream, length, _written_ns = LOG_RECORD.unpack_from(data, at)
-            end = at + LOG_RECORD.size + length
-            if end > len(data):
-                break
-            name = STREAMS.get(stream, "stdout")
-            if name in self.streams:
-                text = base64.b64encode(data[at + LOG_RECORD.size : end]).decode("ascii")
-                self.answer.event(stream=name, data=text, offset=self.offset + end)
-            at = end
-        self.offset += at
-        return at > 0
-
-
-class WaitWatch(Watch):
-    """Tells each job's end as it comes."""
-
-    def __init__(self, node: Node, answer: Answer, jobs: list[Job], timeout_ms: int | None) -> None:
-        self.node = node
-        self.told: set[int] = set()
-        super().__init__(answer, jobs)
-        self._timer = None if timeout_ms is None else node.loop.call_later(timeout_ms / 1000, self._on_timeout)
-        self.step()
-
-    def step(self) -> None:
-        for job in self.jobs:
-            if job.end is not None and job.seq not in self.told:
-                self.told.add(job.seq)
-                self.answer.event(job=self.node.jobs.describe(job))
-        if len(self.told) == len({job.seq for job in self.jobs}):
-            self.end()
-            self.answer.result({"jobs": [self.node.jobs.describe(job) for job in self.jobs]})
-
-    def end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().end()
-
-    def _on_timeout(self) -> None:
-        waiting = sum(job.end is None for job in self.jobs)
-        self.end()
-        self.answer.fail(AbiError(f"{waiting} of {len(self.jobs)} jobs have not ended", code="timed_out"))
 
 
 def _ping(node: Node, words: Words, answer: Answer) -> None:
@@ -208,40 +144,57 @@ def _status(node: Node, words: Words, answer: Answer) -> None:
 
 def _jobs(node: Node, words: Words, answer: Answer) -> None:
     jobs = node.jobs.by_seq.values()
-    answer.result({"jobs": [node.jobs.describe(job) for job in jobs if words.get("all") or job.end is None]})
+    wanted = [job for job in jobs if words.get("all") or job.end is None]
+    listed = [node.jobs.brief(job) for job in wanted[-JOBS_LISTED_MAX:]]
+    answer.result({"jobs": listed, "left_out": len(wanted) - len(listed)})
 
 
 def _show(node: Node, words: Words, answer: Answer) -> None:
     answer.result(node.jobs.describe(node.jobs.find(str(words["target"]))))
 
 
+class SubmitRequest(msgspec.Struct):
+    """The words of `submit`, checked: None is what was not said."""
+
+    command: list[str]
+    cwd: str
+    env: dict[str, str] | None = None
+    name: str | None = None
+    cpus: float | None = None
+    memory: int | None = None
+    resources: dict[str, float] | None = None
+    time_limit_ms: Annotated[int, msgspec.Meta(ge=0, le=TIME_LIMIT_MS_MAX)] | None = None
+    priority: Literal["low", "normal", "high", "critical"] | None = None
+    durable: bool | None = None
+
+
 def _submit(node: Node, words: Words, answer: Answer) -> None:
-    if words.get("durable"):
+    request = msgspec.convert(words, SubmitRequest)
+    if request.durable:
         raise UsageError("durable jobs are not there yet", hint="leave out `durable`: the job ends with its daemon")
-    argv = [str(word) for word in words["command"]]
-    if not argv or not argv[0]:
+    if not request.command or not request.command[0]:
         raise UsageError("there is no command to run", hint="abi submit -- COMMAND …")
+    if not os.path.isabs(request.cwd):
+        raise UsageError(f"the directory {request.cwd!r} is not an absolute path")
     if node.draining:
         raise AbiError("the daemon is stopping", code="busy", hint="try again when the next one has started")
-    environment = {str(name): str(value) for name, value in (words.get("env") or {}).items()}
-    command = Command(argv, str(words["cwd"]), environment, node.config.integer("jobs.log_bytes_max"))
-    name = str(words.get("name") or os.path.basename(argv[0]))
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in (request.env or {}).items()}
+    argv = [os.fsencode(word) for word in request.command]
+    command = Command(argv, os.fsencode(request.cwd), environment, node.config.integer("jobs.log_bytes_max"))
     options = Options(
         0,
-        name=name,
-        cpus=_units(words.get("cpus"), 1.0),
-        memory=int(words.get("memory") or 0),
-        resources={str(key): _units(value, 0.0) for key, value in (words.get("resources") or {}).items()},
-        timeout_ns=int(words.get("time_limit_ms") or 0) * 1_000_000,
-        priority=PRIORITIES[str(words.get("priority") or "normal")],
+        cpus=_units(request.cpus, 1.0),
+        memory=request.memory or 0,
+        resources={key: _units(value, 0.0) for key, value in (request.resources or {}).items()},
+        timeout_ns=(request.time_limit_ms or 0) * 1_000_000,
+        priority=PRIORITIES[request.priority or "normal"],
     )
-    job = node.jobs.submit(command, name, options)
-    described = node.jobs.describe(job)
-    answer.result({"id": described["id"], "short": described["short"]})
+    job = node.jobs.submit(command, request.name or os.path.basename(request.command[0]), options)
+    answer.result({"id": ids.to_text(job.identity), "short": ids.short(job.identity)})
 
 
-def _units(value: Any, default: float) -> int:
-    number = default if value is None else float(value)
+def _units(value: float | None, default: float) -> int:
+    number = default if value is None else value
     if not 0 <= number < 1_000_000:
         raise UsageError(f"{number} is not an amount of a resource")
     return round(number * UNITS)
@@ -250,7 +203,7 @@ def _units(value: Any, default: float) -> int:
 def _logs(node: Node, words: Words, answer: Answer) -> None:
     job = node.jobs.find(str(words["target"]))
     streams = [str(stream) for stream in words.get("streams") or STREAMS.values()]
-    LogWatch(node, answer, job, max(0, int(words.get("offset") or 0)), bool(words.get("follow")), streams)
+    LogWatch(node, answer, job, int(words.get("offset") or 0), bool(words.get("follow")), streams)
 
 
 def _wait(node: Node, words: Words, answer: Answer) -> None:
@@ -262,7 +215,8 @@ def _wait(node: Node, words: Words, answer: Answer) -> None:
 def _cancel(node: Node, words: Words, answer: Answer) -> None:
     job = node.jobs.find(str(words["target"]))
     node.core.on_cancel(node.jobs_session, [job.seq], bool(words.get("force")), True, node.now())
-    answer.result({"job": node.jobs.describe(job)})
+    node.touch()  # what waited has ended when that is done: the answer comes after it
+    node.loop.call_soon(lambda: answer.result({"job": node.jobs.describe(job)}))
 
 
 def _config(node: Node, words: Words, answer: Answer) -> None:

@@ -88,6 +88,13 @@ class Pool:
         self.node.core.on_exit(worker, 0, death, self.node.now())
         self.node.touch()
 
+    def never_was(self, process: CommandProcess) -> None:
+        """It found that it could not begin, before it asked for a process; its call has ended."""
+        del self.processes[process.number]
+        process.collect()
+        self.node.core.on_exit(process.core, 0, Death(text="it was not started", started=False), self.node.now())
+        self.node.touch()
+
     def _on_forked(self, worker: int, pid: int, pidfd: int) -> None:
         process = self.processes.get(worker)
         if process is None:

@@ -22,8 +22,11 @@ def shell(script: str, **changes: object) -> Command:
 
 
 def command(argv: list[str], **changes: object) -> Command:
-    values = {"argv": argv, "directory": "/", "environment": ENVIRONMENT, "log_bytes_max": 0}
-    return Command(**{**values, **changes})  # type: ignore[arg-type]
+    values = {"argv": argv, "directory": "/", "environment": ENVIRONMENT, "log_bytes_max": 0, **changes}
+    values["argv"] = [os.fsencode(word) for word in argv]
+    values["directory"] = os.fsencode(str(values["directory"]))
+    values["environment"] = {os.fsencode(k): os.fsencode(v) for k, v in dict(values["environment"]).items()}  # type: ignore[call-overload]
+    return Command(**values)  # type: ignore[arg-type]
 
 
 class Job:

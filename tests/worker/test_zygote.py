@@ -138,7 +138,7 @@ def test_a_worker_has_no_descriptor_but_its_own(zygote: Zygote) -> None:
 
 
 def test_a_supervisor_without_a_daemon_takes_its_command_along(zygote: Zygote, tmp_path: object) -> None:
-    process = zygote.supervisor(1, f"{tmp_path}/log", Command(["sleep", "1000"], "/", dict(os.environ), 0))
+    process = zygote.supervisor(1, f"{tmp_path}/log", Command([b"sleep", b"1000"], b"/", dict(os.environb), 0))
     started = process.side.await_item(Kind.COMMAND_STARTED)
     process.side.close()
     zygote.exit_of(process)

@@ -13,11 +13,18 @@ from typing import Final, NoReturn
 from abi.wire.schema import Command
 from abi_worker import birth, linux
 
+NOT_FOUND: Final = 127
+NOT_RUN: Final = 126
+"""What shells exit with for a command that is not there, and for one that is and cannot be run."""
 _REPORT_BYTES_MAX: Final = 64 * 1024
 
 
 class CommandFailed(Exception):
     """It could not be started at all; the text says what is wrong and with what."""
+
+    def __init__(self, text: str, code: int = NOT_RUN) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def start(command: Command, stdout: int, stderr: int) -> int:
@@ -38,8 +45,8 @@ def start(command: Command, stdout: int, stderr: int) -> int:
     finally:
         os.close(report_read)
     if report:
-        os.waitpid(pid, 0)
-        raise CommandFailed(report.decode(errors="replace"))
+        _, status = os.waitpid(pid, 0)
+        raise CommandFailed(report.decode(errors="replace"), os.waitstatus_to_exitcode(status))
     return pid
 
 
@@ -53,19 +60,20 @@ def _become_command(command: Command, parent: int, stdout: int, stderr: int, rep
         os.dup2(stderr, 2)
         os.chdir(command.directory)
     except OSError as error:
-        os.write(report, f"its directory {command.directory!r}: {error.strerror}".encode())
-        os._exit(127)
+        os.write(report, f"its directory {os.fsdecode(command.directory)!r}: {error.strerror}".encode())
+        os._exit(NOT_RUN)
     try:
         os.execvpe(command.argv[0], command.argv, command.environment)
     except (OSError, ValueError) as error:
-        os.write(report, _why(command.argv[0], command.environment, error).encode())
-    os._exit(127)
+        os.write(report, _why(os.fsdecode(command.argv[0]), command.environment, error).encode(errors="replace"))
+        os._exit(NOT_FOUND if getattr(error, "errno", None) == errno.ENOENT else NOT_RUN)
+    os._exit(NOT_RUN)
 
 
-def _why(name: str, environment: dict[str, str], error: OSError | ValueError) -> str:
+def _why(name: str, environment: dict[bytes, bytes], error: OSError | ValueError) -> str:
     code = getattr(error, "errno", None)
     if code == errno.ENOENT and "/" not in name:
-        return f"{name!r} is not found in PATH ({environment.get('PATH', os.defpath)})"
+        return f"{name!r} is not found in PATH ({os.fsdecode(environment.get(b'PATH', os.fsencode(os.defpath)))})"
     if code == errno.ENOENT:
         return f"{name!r} does not exist, or the interpreter in its first line does not"
     if code == errno.EACCES:

@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from abi.wire.schema import Command, CommandEnded, CommandGrew, CommandSignal, CommandStarted, Kind
 from abi_worker import linux
 from abi_worker.channel import Channel
-from abi_worker.command import CommandFailed, start
+from abi_worker.command import NOT_RUN, CommandFailed, start
 from abi_worker.command_log import STDERR, STDOUT, CommandLog
 
 READ_BYTES: Final = 64 * 1024
@@ -71,7 +71,8 @@ class _Supervisor:
         try:
             self.pid = start(command, out_write, err_write)
         except (CommandFailed, OSError) as error:
-            self.channel.send(Kind.COMMAND_ENDED, CommandEnded(0, self.log.size, str(error)))
+            code = error.code if isinstance(error, CommandFailed) else NOT_RUN
+            self.channel.send(Kind.COMMAND_ENDED, CommandEnded(code << 8, self.log.size, str(error)))
             return
         os.close(out_write)
         os.close(err_write)
