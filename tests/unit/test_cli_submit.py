@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def test_json(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"end": "ok", "code": 0}, 0),
         ({"end": "error", "code": None, "signal": "SIGKILL"}, 137),
-        ({"end": "timed_out", "signal": "SIGTERM", "why": "it ran longer than its 1 s"}, 4),
+        ({"end": "timed_out", "signal": "SIGTERM", "error": "it ran longer than its 1 s"}, 4),
         ({"end": "cancelled"}, 130),
     ],
 )
@@ -86,7 +85,7 @@ def test_other_ends(daemon: Any, end: dict[str, Any], code: int) -> None:
 
 
 def test_an_end_that_is_not_the_commands_own_is_explained(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.on("logs", {"result": {**ENDED, "end": "lost", "code": None, "why": "the daemon\x1b ended"}})
+    daemon.on("logs", {"result": {**ENDED, "end": "lost", "code": None, "error": "the daemon\x1b ended"}})
     assert main(["submit", "--", "x"]) == 1
     assert capsys.readouterr().err == "abi: the daemon ended\n"
 
@@ -98,9 +97,9 @@ def interrupt(*_: object, **__: object) -> None:
 def test_the_first_interrupt_leaves_the_job_running(
     daemon: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    waited: list[float] = []
     monkeypatch.setattr(submit, "follow", interrupt)
-    monkeypatch.setattr(time, "sleep", waited.append)
+    waited: list[float] = []
+    monkeypatch.setattr(submit._Interrupts, "second", lambda _, within_s: waited.append(within_s))
     assert main(["submit", "--", "x"]) == 130
     said = capsys.readouterr().err
     assert "the job goes on" in said
@@ -113,7 +112,7 @@ def test_the_second_interrupt_cancels_it(
     daemon: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(submit, "follow", interrupt)
-    monkeypatch.setattr(time, "sleep", interrupt)
+    monkeypatch.setattr(submit._Interrupts, "second", lambda _, within_s: True)
     assert main(["submit", "--", "x"]) == 130
     assert "cancelled abcdefgh" in capsys.readouterr().err
     assert requests(daemon) == ["submit", "cancel"]

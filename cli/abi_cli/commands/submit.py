@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
+import signal
 
 from abi.control import Control, Object, connect
 from abi.errors import AbiError, Refused, UsageError
@@ -17,12 +17,18 @@ from abi_cli.following import follow
 from abi_cli.output import json, text
 
 SUMMARY = "Run a command under the daemon, with its output and exit code here."
+EXITS = """\
+exit code: the command's own, 128 + n if signal n ended it; 127 if it is not there, 126 if it cannot be run; 4 if it ran
+longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the queue is full, 69 if the daemon went.
+Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it.
+"""
 SECOND_INTERRUPT_S = 2.0
 PRIORITIES = ("low", "normal", "high", "critical")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `abi submit`."""
+    parser.epilog = EXITS
     add = parser.add_argument
     add("--name", help="what to call the job (default: the command's name)")
     add("--cpus", type=quantities.amount, default=1.0, help="CPUs it needs, in steps of 0.0001 (default 1)")
@@ -67,26 +73,49 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _attached(control: Control, job: Object, as_json: bool) -> int:
-    try:
-        if as_json:
-            json.write(job)
-        ended = follow(control, str(job["id"]), until_end=True, streams=["stdout", "stderr"], as_json=as_json)
-    except KeyboardInterrupt:
-        return _interrupted(job)
+    with _Interrupts() as interrupts:
+        try:
+            if as_json:
+                json.write(job)
+            ended = follow(control, str(job["id"]), until_end=True, streams=["stdout", "stderr"], as_json=as_json)
+        except KeyboardInterrupt:
+            return _interrupted(job, interrupts)
     if as_json:
         json.write({"job": ended})
-    elif ended.get("end") not in ("ok", "error"):
-        text.note(text.clean(ended.get("why") or f"the job ended: {ended.get('end')}"))
+    elif ended.get("error") or ended.get("end") not in ("ok", "error"):
+        text.note(text.clean(ended.get("error") or f"the job ended: {ended.get('end')}"))
     return exits.of_job(ended)
 
 
-def _interrupted(job: Object) -> int:
+class _Interrupts:
+    """Ctrl-C, counted. The first raises KeyboardInterrupt and blocks the signal; so a second one cannot strike in the
+    midst of what the first began, but waits for `second`."""
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._on_first)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def _on_first(self, number: int, frame: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        raise KeyboardInterrupt
+
+    def second(self, within_s: float) -> bool:
+        """Whether another one came already, or comes in time. The one after it ends us."""
+        came = signal.sigtimedwait({signal.SIGINT}, within_s) is not None
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return came
+
+
+def _interrupted(job: Object, interrupts: _Interrupts) -> int:
     """First Ctrl-C: the job goes on and we say how to find it. Second: it is cancelled."""
     short = text.clean(job["short"])
-    try:
-        text.note(f"the job goes on; `abi logs -f {short}` shows it again. Ctrl-C within 2 s cancels it")
-        time.sleep(SECOND_INTERRUPT_S)
-    except KeyboardInterrupt:
+    text.note(f"the job goes on; `abi logs -f {short}` shows it again. Ctrl-C within 2 s cancels it")
+    if interrupts.second(SECOND_INTERRUPT_S):
         _cancel(job, short)
     return exits.INTERRUPTED
 
