@@ -171,16 +171,24 @@ class Daemon(Place):
         found = super().processes()
         return found if self.process.poll() is not None or self.pid in found else [*found, self.pid]
 
+    def _told_to_end(self) -> bool:
+        """Two signals at once may arrive as one, which would let it drain; so it is told until it ends."""
+        self.kill(signal.SIGTERM)
+        try:
+            self.process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def close(self) -> None:
         """End it, and see that nothing of it is left."""
         if self.process.poll() is None:
-            self.kill(signal.SIGTERM)
-            self.kill(signal.SIGTERM)
             try:
-                self.process.wait(WAIT_S)
-            except subprocess.TimeoutExpired:
+                eventually(self._told_to_end, "the daemon ends")
+            except AssertionError:
                 self.kill()
                 self.process.wait(WAIT_S)
+                raise
         try:
             eventually(lambda: not self.processes(), "everything of the daemon is gone", ORPHAN_S)
         finally:
@@ -198,21 +206,29 @@ class Program:
             "env": environment,
         }
         self.process = subprocess.Popen(command, **(chosen | options))
-        self.out = b""
-        self.err = b""
+        self._out = bytearray()
+        self._err = bytearray()
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def out(self) -> bytes:
+        return bytes(self._out)
+
+    @property
+    def err(self) -> bytes:
+        return bytes(self._err)
+
     def await_out(self, words: bytes) -> bytes:
         """Read its output until ``words`` are in it."""
-        while words not in self.out:
+        while words not in self._out:
             assert self._read_one(), f"it ended without {words!r}: {self.out!r} {self.err!r}"
         return self.out
 
     def await_err(self, words: bytes) -> bytes:
-        while words not in self.err:
+        while words not in self._err:
             assert self._read_one(), f"it ended without {words!r}: {self.out!r} {self.err!r}"
         return self.err
 
@@ -226,9 +242,9 @@ class Program:
         for stream in ready:
             data = os.read(stream.fileno(), 1 << 20)
             if stream is self.process.stdout:
-                self.out += data
+                self._out += data
             else:
-                self.err += data
+                self._err += data
             if not data:
                 stream.close()
         return True
