@@ -3,8 +3,9 @@
 Sealed against shrinking and growing, so a reader that has checked the size once can never be killed by SIGBUS; not
 sealed against writing, since the daemon is to recycle segments later. Source: memfd_create(2), fcntl(2) "File Sealing".
 
-Doubt: before Python 3.13 ``mmap`` keeps a duplicate of the descriptor for as long as the mapping lives, so ten thousand
-views cost ten thousand descriptors there.
+Mapped without keeping a descriptor: a program may hold as many large values as it has memory for, not as many as it may
+open files (1024 by default, nearly everywhere). Before Python 3.13 the module ``mmap`` keeps a duplicate for as long as
+the mapping lives, so there the C library is called.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from abi.errors import ProtocolError
 from abi.objects.blob import Blob
@@ -84,4 +86,37 @@ def open_view(fd: int, size: int) -> memoryview:
         return memoryview(b"")
     if sys.version_info >= (3, 13):
         return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False))
-    return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
+    return _map(fd, size)
+
+
+def _map(fd: int, size: int) -> memoryview:
+    import ctypes
+
+    map_, unmap = _calls()
+    address = map_(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    if address == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    # Every view, and every slice of one, refers to this array; the memory goes with the last of them. Its length is rounded
+    # up, and cut by the view, since ctypes makes a class for every length.
+    whole = (ctypes.c_char * (1 << (size - 1).bit_length())).from_address(address)
+    weakref.finalize(whole, unmap, address, size).atexit = False
+    return memoryview(whole).cast("B")[:size].toreadonly()
+
+
+_mmap_and_munmap: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+
+
+def _calls() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Made at their first use: ctypes takes some milliseconds to load."""
+    global _mmap_and_munmap
+    if _mmap_and_munmap is None:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        map_, unmap = library.mmap, library.munmap
+        map_.restype = ctypes.c_void_p
+        map_.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+        unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        _mmap_and_munmap = map_, unmap
+    return _mmap_and_munmap
