@@ -34,7 +34,7 @@ from abi.helper import Helper
 from abi.outgoing import Outgoing
 from abi.wire.codec import decode_items
 from abi.wire.frames import DESCRIPTORS_MAX, FrameReader
-from abi.wire.schema import Kind, Reference
+from abi.wire.schema import Kind
 
 RECEIVE_BYTES: Final = 256 * 1024
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
@@ -133,7 +133,7 @@ class Link:
         del self.releases[: len(released)]
         del self.outbox[: len(batch)]
         if released:
-            batch.extend([(Kind.RELEASE, Reference(seq)) for seq in released])
+            batch.extend(zip(repeat(Kind.RELEASE), released))
         if batch:
             self._outgoing.add(batch)
         if self.outbox:

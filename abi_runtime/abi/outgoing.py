@@ -100,7 +100,7 @@ class Outgoing:
 def _frames_of(batch: Sequence[tuple[Any, ...]]) -> Iterator[tuple[bytes, list[int], list[Closable]]]:
     for kind, entries in groupby(batch, _kind_of):
         run = list(entries)
-        if any(len(entry) == 3 for entry in run):
+        if 3 in map(len, run):
             yield from _frames_with_descriptors(kind, run)
         else:
             items = [entry[1] for entry in run]

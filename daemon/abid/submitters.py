@@ -103,7 +103,7 @@ class Submitter:
         self.node.core.on_borrow(self.session, self.number, [item.seq for item in items])
 
     def _on_release(self, items: list[Any], fds: list[int]) -> None:
-        self.node.core.on_release(self.session, self.number, [item.seq for item in items])
+        self.node.core.on_release(self.session, self.number, items)
 
     def _on_cancel(self, items: list[Any], fds: list[int]) -> None:
         for item in items:

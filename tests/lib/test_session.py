@@ -66,7 +66,7 @@ def test_releases_follow_the_last_reference(connected: Connected) -> None:
     assert alias == alias
     del alias
     gc.collect()
-    connected.daemon.until(lambda: [item.seq for item in connected.daemon.of(Kind.RELEASE)] == [seq])
+    connected.daemon.until(lambda: connected.daemon.of(Kind.RELEASE) == [seq])
 
 
 def test_nobody_refers_to_it_and_it_goes_on(connect: Callable[..., Connected]) -> None:

@@ -23,13 +23,13 @@ def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = Non
 
     ``replace`` decodes a kind into a subclass of its item type (the daemon's own record of a task).
     """
-    types = ITEMS | (replace or {})
+    types: dict[Kind, Any] = {**ITEMS, **(replace or {})}
     return {int(kind): _list_decoder(types[kind]) for kind in kinds}
 
 
 @cache
-def _list_decoder(item: type[Item]) -> Any:
-    return msgspec.msgpack.Decoder(list[item]).decode  # type: ignore[valid-type]
+def _list_decoder(item: Any) -> Any:
+    return msgspec.msgpack.Decoder(list[item]).decode
 
 
 def decode_items(table: dict[int, Any], kind: int, payload: bytes | memoryview) -> list[Any]:

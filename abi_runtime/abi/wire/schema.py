@@ -216,7 +216,7 @@ class Put(Item):
 
 
 class Reference(Item):
-    """One object by its task: for WANT (send me its end), BORROW and RELEASE (one hold more, one less)."""
+    """One object by its task: for WANT (send me its end) and BORROW (one hold more)."""
 
     seq: int
 
@@ -375,14 +375,14 @@ class Empty(Item):
     """A frame that says all by its kind."""
 
 
-ITEMS: Final[dict[Kind, type[Item]]] = {
+ITEMS: Final[dict[Kind, type[Item] | type[int]]] = {
     Kind.FUNCTION: Function,
     Kind.OPTIONS: Options,
     Kind.SUBMIT: Task,
     Kind.PUT: Put,
     Kind.WANT: Reference,
     Kind.BORROW: Reference,
-    Kind.RELEASE: Reference,
+    Kind.RELEASE: int,
     Kind.CANCEL: Cancel,
     Kind.BYE: Empty,
     Kind.END: End,
@@ -407,7 +407,10 @@ ITEMS: Final[dict[Kind, type[Item]]] = {
     Kind.COMMAND_ENDED: CommandEnded,
     Kind.COMMAND_SIGNAL: CommandSignal,
 }
-"""The item type of every msgpack frame: a frame of kind K carries ``list[ITEMS[K]]``."""
+"""The item type of every msgpack frame: a frame of kind K carries ``list[ITEMS[K]]``.
+
+A RELEASE is bare sequences (one hold less each): there is one for every task, and a struct would cost more than it says.
+"""
 
 
 class Interpreter(msgspec.Struct):
