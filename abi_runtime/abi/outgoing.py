@@ -126,16 +126,25 @@ def _frames_with_descriptors(
     items: list[Any] = []
     fds: list[int] = []
     blobs: list[Closable] = []
+    room = BATCH_BYTES
     for entry in run:
         own, blob = _descriptors_of(entry)
-        if items and (len(fds) + len(own) > DESCRIPTORS_MAX or len(items) >= BESIDE_ITEMS_MAX):
+        room -= _inline_bytes(entry[1])
+        if items and (len(fds) + len(own) > DESCRIPTORS_MAX or len(items) >= BESIDE_ITEMS_MAX or room < 0):
             yield pack(kind, encode_items(items), descriptors=len(fds)), fds, blobs
             items, fds, blobs = [], [], []
+            room = BATCH_BYTES - _inline_bytes(entry[1])
         items.append(entry[1])
         fds += own
         if blob is not None:
             blobs.append(blob)
     yield pack(kind, encode_items(items), descriptors=len(fds)), fds, blobs
+
+
+def _inline_bytes(item: Any) -> int:
+    """Of several results beside each other, which may be far more than one."""
+    parts = getattr(item, "parts", None)
+    return sum(len(part.payload) for part in parts) if parts else 0
 
 
 def _descriptors_of(entry: tuple[Any, ...]) -> tuple[list[int], Closable | None]:

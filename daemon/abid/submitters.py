@@ -165,8 +165,12 @@ class Submitter:
                 fds.extend(blob.fd for blob in blobs)
             outgoing.popleft()
             items.append(item)
-            size += 32 + (len(item.payload) if type(item) is End else 256)
+            size += 32 + (_inline_bytes(item) if type(item) is End else 256)
         return kind, items, fds
+
+
+def _inline_bytes(end: End) -> int:
+    return len(end.payload) + sum(len(part.payload) for part in end.parts or ())
 
 
 def send_split(channel: Channel, kind: Kind, items: list[Any]) -> None:

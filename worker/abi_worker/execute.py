@@ -16,6 +16,7 @@ from typing import Any, Final
 from abi import failure
 from abi.errors import SerializationError
 from abi.objects import memfd
+from abi.objects import payload as container
 from abi.objects.blob import Blob
 from abi.pickling import dumps_value, loads_arguments, loads_function, loads_value
 from abi.wire.codec import encode_failure
@@ -28,6 +29,9 @@ _ERROR: Final = int(EndKind.ERROR)
 _OK: Final = int(EndKind.OK)
 
 _RESULT: Final = int(Kind.RESULT)
+
+PARTS_INLINE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of all results of one task together; what exceeds it lies in shared memory, however small. Half of a frame."""
 
 Entry = tuple[Any, ...]
 """What goes into the link's outbox: kind, end, and what carries the descriptors that go beside it."""
@@ -140,14 +144,22 @@ class Executor:
         parts: list[Part] = []
         nested: list[int] = []
         blobs: list[Blob] = []
+        room = PARTS_INLINE_BYTES_MAX
         for number, part in enumerate(values):
             payload, size, blob, inside = dumps_value(part, f"result {number} of {name}")
+            room -= len(payload)
+            if room < 0 and payload:
+                blob = container.pack(payload, [])
+                payload, size = b"", blob.size
             parts.append(Part(payload, size))
             nested += inside or []
             if blob is not None:
                 blobs.append(blob)
         if len(blobs) > DESCRIPTORS_MAX:
-            raise ValueError(f"{name} returned {len(blobs)} large values; one task may return {DESCRIPTORS_MAX}")
+            raise ValueError(
+                f"{name} returned {len(parts)} values, too much for one task: {len(blobs)} of them lie in shared memory "
+                f"of their own, and {DESCRIPTORS_MAX} may"
+            )
         end = End(call.seq, _OK, b"", call.attempt, 0, ran_ns, nested or None, parts)
         if not blobs:
             return _RESULT, end
