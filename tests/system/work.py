@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,26 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
 @logged
 def decorated(x: int) -> int:
     return x + 1
+
+
+class Buffer:
+    """Large data as numpy pickles it: out of band, without a copy."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        return Buffer, (pickle.PickleBuffer(self.data),)
+
+
+@abi.remote
+def make(size: int, fill: bytes = b"x") -> bytes:
+    return fill * size
+
+
+@abi.remote
+def digest(data: Any) -> str:
+    return hashlib.sha256(data.data if isinstance(data, Buffer) else data).hexdigest()
 
 
 class Keyword(Exception):
