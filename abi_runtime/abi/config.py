@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from abi import paths
 from abi.errors import ConfigError
@@ -84,6 +84,22 @@ class Config:
     def changes(self, new: Config) -> list[str]:
         """The keys whose value is another one in `new`, in the order of the table."""
         return [key for key, old in self.settings.items() if old.value != new.settings[key].value]
+
+    def reloaded(self, new: Config) -> Reloaded:
+        """`new` taken on by who has been running with this one."""
+        differ = self.changes(new)
+        restart = [key for key in differ if not BY_KEY[key].reloadable]
+        settings = {**new.settings, **{key: self.settings[key] for key in restart}}
+        return Reloaded(Config(settings, new.file), [key for key in differ if key not in restart], restart)
+
+
+class Reloaded(NamedTuple):
+    """What a reload brought: the configuration that is now in force, the keys that changed in it, and those whose new
+    values wait for a restart (their old ones stay, so that nobody is shown what is not so)."""
+
+    config: Config
+    changed: list[str]
+    restart: list[str]
 
 
 def load(

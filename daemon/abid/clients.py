@@ -20,6 +20,7 @@ from abi.wire.schema import PROTOCOL, Hello, Kind, Refused, Welcome
 from abid.channel import Channel
 from abid.control import ControlConnection
 from abid.programs import ProgramSession, check_program
+from abid.watches import LogWatch
 
 if TYPE_CHECKING:
     from abid.node import Node
@@ -59,6 +60,15 @@ class Listener:
                 continue
             Greeting(self, sock)
 
+    def readers_of_ended_jobs(self) -> bool:
+        """Whether somebody has not yet got all that a job said before it ended."""
+        return any(
+            isinstance(watch, LogWatch) and watch.job.end is not None
+            for greeting in self.connections.values()
+            if greeting.control is not None
+            for watch in greeting.control.watches
+        )
+
     def close(self) -> None:
         self.node.loop.remove_reader(self._sock.fileno())
         self._sock.close()
@@ -86,6 +96,7 @@ class Greeting:
 
     def _on_closed(self, why: str) -> None:
         self.listener.connections.pop(self.channel, None)
+        self.node.touch()
         if self._timeout is not None:
             self._timeout.cancel()
         if self.session is not None:

@@ -224,7 +224,8 @@ def _config(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _reload(node: Node, words: Words, answer: Answer) -> None:
-    answer.result({"changed": node.reload()})
+    reloaded = node.reload()
+    answer.result({"changed": reloaded.changed, "restart": reloaded.restart})
 
 
 def _stop(node: Node, words: Words, answer: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import uvloop
 
 from abi import paths
-from abi.config import Config, load
+from abi.config import Config, Reloaded, load
 from abi.errors import ConfigError
 from abi.transport import listen
 from abi.wire.schema import Interpreter
@@ -28,8 +29,8 @@ from abid.zygotes import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
-GOODBYE_S = 0.2
-"""How long clients get to read the last words before their connections close."""
+GOODBYE_S = 1.0
+"""How long clients get to read the last words before their connections close. Only those count that have not yet."""
 END_S = 5.0
 """How long zygotes may take to end all below them before we kill them ourselves."""
 
@@ -68,19 +69,23 @@ class Daemon:
         if self.arguments.system:
             os.chmod(socket_path, 0o660)  # the directory, 0750, lets only the group come so far
         self.listener = Listener(self.node, sock)
-        self._watch_signals()
         self._watch_owner()
         # What is loaded by now stays for ever: the collector need not walk over it again.
         gc.collect()
         gc.freeze()
-        log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), socket_path)
-        notify("READY=1", f"STATUS=serving {socket_path}", f"MAINPID={os.getpid()}")
-        tell_ready()
+        self.loop.call_soon(self._begin, tell_ready)
         try:
             self.loop.run_until_complete(self._ended.wait())
         finally:
             self.loop.close()
         return self.exit_code
+
+    def _begin(self, tell_ready: Callable[[], None]) -> None:
+        """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
+        self._watch_signals()
+        log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
+        notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
+        tell_ready()
 
     def _watch_signals(self) -> None:
         enable_stack_dumps()
@@ -109,25 +114,32 @@ class Daemon:
         self.stop(now=self._stopping is not None)
 
     def _on_hangup(self) -> None:
-        try:
-            changed = self.reload()
-        except ConfigError as error:
-            log.error("the configuration was not reloaded, the old one stays: %s", error)
-        else:
-            log.info("configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+        with contextlib.suppress(ConfigError):  # which has been logged
+            self.reload()
 
-    def reload(self) -> list[str]:
-        """Read the configuration again; the keys that changed. Raises ConfigError, and the old one stays."""
+    def reload(self) -> Reloaded:
+        """Read the configuration again. Raises ConfigError, and the old one stays."""
         notify("RELOADING=1", f"MONOTONIC_USEC={self.node.now() // 1000}")
         try:
             new = load(self.arguments.config, flags=self.flags, system=self.arguments.system)
-            changed = self.config.changes(new)
-            self.config = self.node.config = new
-            self.node.core.board.limits = limits_of(new)
-            logs.configure(new.text("daemon.log_level"), new.text("daemon.log_format"))
-            return changed
+        except ConfigError as error:
+            log.error("the configuration was not reloaded, the old one stays: %s", error)
+            raise
+        else:
+            return self._take_on(self.config.reloaded(new))
         finally:
             notify("READY=1")
+
+    def _take_on(self, reloaded: Reloaded) -> Reloaded:
+        config = self.config = self.node.config = reloaded.config
+        self.node.core.board.limits = limits_of(config)
+        self.node.pulse.lag_max_s = config.integer("daemon.watchdog_lag_ms") / 1000
+        self.node.touch()  # there may be more room now
+        logs.configure(config.text("daemon.log_level"), config.text("daemon.log_format"))
+        log.info("configuration reloaded; changed: %s", ", ".join(reloaded.changed) or "nothing")
+        if reloaded.restart:
+            log.warning("changed, but only a restart makes it so: %s", ", ".join(reloaded.restart))
+        return reloaded
 
     def stop(self, now: bool) -> None:
         """Drain and end, or end at once. A second word overtakes the first."""
@@ -148,13 +160,17 @@ class Daemon:
         while node.core.running_count and not node.stopping and self.loop.time() < deadline:
             await self._sleep_until(deadline)
         unfinished = node.core.running_count + node.core.queued_count + node.core.waiting_count
+        while self.listener.readers_of_ended_jobs() and not node.stopping and self.loop.time() < deadline:
+            await self._sleep_until(deadline)  # the last words of a job are part of it
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
         node.stopping = True
         for session in list(node.sessions.values()):
             session.say_goodbye()
         self.listener.close()
-        await asyncio.sleep(0 if self._all_sent() else GOODBYE_S)
+        deadline = self.loop.time() + GOODBYE_S
+        while self.listener.connections and self.loop.time() < deadline:
+            await self._sleep_until(deadline)
         node.pool.close()
         deadline = self.loop.time() + END_S
         node.pool.on_zygote_gone = self._woken.set
@@ -174,6 +190,3 @@ class Daemon:
         timer = self.loop.call_at(deadline, self._woken.set)
         await self._woken.wait()
         timer.cancel()
-
-    def _all_sent(self) -> bool:
-        return all(channel.queued == 0 for channel in self.listener.connections)

@@ -1,8 +1,9 @@
-"""Who may run here: two locks in the runtime directory.
+"""Who may run here: two locks in the runtime directory, one in the state directory.
 
 ``abid.lock`` is taken before the socket is bound, since binding alone would steal a live daemon's address. It holds the
 pid of its owner, for the second one's message. ``zygote.lock`` is the previous daemon's estate: its zygotes and workers
 inherit the open file, so it is free only when the last of them is gone, and a new daemon runs nothing before that.
+``state.lock`` keeps two daemons with different sockets from sharing one identity, and so from naming two tasks alike.
 """
 
 from __future__ import annotations
@@ -26,18 +27,31 @@ class AlreadyRunning(AbiError):
 
 def take(runtime_dir: Path) -> int:
     """The descriptor that holds ``abid.lock``; it is released when it closes. Raises AlreadyRunning."""
-    fd = os.open(runtime_dir / "abid.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return _take(
+        runtime_dir / "abid.lock",
+        "abid already runs here: pid {holder}, in {folder}",
+        "stop it with `abid stop`, or give this one its own ABI_RUNTIME_DIR and ABI_STATE_DIR",
+    )
+
+
+def take_state(state_dir: Path) -> int:
+    """The descriptor that holds ``state.lock``. Raises AlreadyRunning."""
+    return _take(
+        state_dir / "state.lock",
+        "another abid keeps its state in {folder}: pid {holder}",
+        "give this one its own ABI_STATE_DIR, as it has its own socket",
+    )
+
+
+def _take(path: Path, message: str, hint: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(fd)
-        raise AlreadyRunning(
-            f"abid already runs here: pid {holder}, in {runtime_dir}",
-            hint="stop it with `abid stop`, or give this one its own ABI_RUNTIME_DIR and ABI_STATE_DIR",
-        ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        raise AlreadyRunning(message.format(holder=holder, folder=path.parent), hint=hint) from None
+    rename_owner(fd)
     return fd
 
 

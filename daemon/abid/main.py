@@ -96,8 +96,10 @@ def _reload(arguments: argparse.Namespace) -> int:
     from abi.control import connect
 
     with connect() as control:
-        changed = control.request("reload")["changed"]
-    print(f"configuration reloaded; changed: {', '.join(changed) or 'nothing'}")
+        answer = control.request("reload")
+    print(f"configuration reloaded; changed: {', '.join(answer['changed']) or 'nothing'}")
+    if answer["restart"]:
+        print(f"changed, but only a restart makes it so: {', '.join(answer['restart'])}")
     return 0
 
 

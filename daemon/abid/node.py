@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from abi.config import Config
+from abi.config import Config, Reloaded
 from abi.errors import Denied
 from abi.version import __version__
 from abi.wire.codec import decode_failure
@@ -74,7 +74,7 @@ class Node:
         self.draining = False
         self.stopping = False
         self.sessions: dict[int, ProgramSession] = {}
-        self.on_reload: Callable[[], list[str]] = list
+        self.on_reload: Callable[[], Reloaded] = lambda: config.reloaded(config)
         self.on_settled: Callable[[], None] | None = None
         self.on_stop: Callable[[bool], None] = lambda now: None
         self.now = time.monotonic_ns
@@ -351,8 +351,8 @@ class Node:
             },
         }
 
-    def reload(self) -> list[str]:
-        """Read the configuration again; what changed. Raises ConfigError and keeps the old one."""
+    def reload(self) -> Reloaded:
+        """Read the configuration again. Raises ConfigError and keeps the old one."""
         return self.on_reload()
 
     def stop(self, now: bool) -> None:

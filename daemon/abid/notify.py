@@ -46,7 +46,7 @@ class Pulse:
     def __init__(self, loop: asyncio.AbstractEventLoop, lag_max_s: float, feed: Callable[[], None]) -> None:
         self.lags: deque[float] = deque(maxlen=LAGS_KEPT)
         self._loop = loop
-        self._lag_max_s = lag_max_s
+        self.lag_max_s = lag_max_s
         self._feed = feed
         self._feed_every_s = watchdog_interval_s()
         self._fed = time.monotonic()
@@ -62,7 +62,7 @@ class Pulse:
         now = time.monotonic()
         lag = max(0.0, now - self._beat_at)
         self.lags.append(lag)
-        if self._feed_every_s and now - self._fed >= self._feed_every_s and lag < self._lag_max_s:
+        if self._feed_every_s and now - self._fed >= self._feed_every_s and lag < self.lag_max_s:
             self._feed()
             self._fed = now
         self._schedule()

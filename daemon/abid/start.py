@@ -31,19 +31,28 @@ log = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole life of a daemon; its exit code. Raises AbiError for what is wrong before it is ready."""
+    _open_standard_streams()
+    if arguments.config is not None:
+        arguments.config = os.path.abspath(
+            arguments.config
+        )  # it is read again at a reload, and we leave this directory
     flags = {} if arguments.cpus is None else {"workers.cpus": arguments.cpus}
     config = load(arguments.config, flags=flags, system=arguments.system)
     runtime_dir = Path(paths.runtime_dir(system=arguments.system))
     state_dir, remark = paths.state_dir(system=arguments.system)
-    lock_fd = lock.take(runtime_dir)
+    lock_fds = [lock.take(runtime_dir), lock.take_state(Path(state_dir))]
     ready_fd = arguments.ready_fd
     if arguments.detach:
-        ready_fd = _into_background(lock_fd, runtime_dir)
+        ready_fd = _into_background(lock_fds, runtime_dir)
     try:
         return _run(arguments, config, flags, runtime_dir, Path(state_dir), remark, ready_fd)
     except AbiError as error:
         _tell(ready_fd, f"{error.message}\t{error.hint}\t{error.code}")
         raise
+    except OSError as error:  # a full disk, a place that is taken: a fact of this machine and no fault of ours
+        problem = AbiError(f"cannot start: {error}")
+        _tell(ready_fd, f"{problem.message}\t\t")
+        raise problem from None
 
 
 def _run(
@@ -82,6 +91,17 @@ def _remove_private(runtime_dir: Path) -> None:
     shutil.rmtree(runtime_dir, ignore_errors=True)
 
 
+def _open_standard_streams() -> None:
+    """A service may be started with 0, 1 and 2 closed; then whatever is opened first would be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for life
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
 def _raise_descriptor_limit() -> None:
     """Each worker takes five descriptors and each large object one, so take what the host allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,7 +109,7 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _into_background(lock_fd: int, runtime_dir: Path) -> int:
+def _into_background(lock_fds: list[int], runtime_dir: Path) -> int:
     """Become a daemon. The parent waits until the child is ready, or says why not, and exits; the child goes on.
 
     Returns the descriptor on which the child is to say that it is ready.
@@ -101,7 +121,8 @@ def _into_background(lock_fd: int, runtime_dir: Path) -> int:
         os._exit(_wait_for_child(read_fd, pid, runtime_dir))
     os.close(read_fd)
     os.setsid()
-    lock.rename_owner(lock_fd)
+    for fd in lock_fds:
+        lock.rename_owner(fd)
     null = os.open(os.devnull, os.O_RDWR)
     log_fd = os.open(
         runtime_dir / "abid.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
