@@ -246,10 +246,20 @@ def _combine(kind: type[BaseException]) -> type[errors.TaskError]:
         made = cast(
             "type[errors.TaskError]", type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
         )
-        made.__new__(made)
+        _bare(made, ExceptionGroup("", [ValueError()]) if issubclass(kind, ExceptionGroup) else None)
     except Exception:  # layouts that do not combine, metaclasses and __init_subclass__ that refuse
         return errors.TaskError
     return made
+
+
+def _bare(kind: type[errors.TaskError], cause: BaseException | None) -> errors.TaskError:
+    """An instance that nobody's ``__init__`` has seen; a group gets what is in the cause, as it cannot be without."""
+    if isinstance(cause, BaseExceptionGroup):
+        return BaseExceptionGroup.__new__(kind, cause.message, cause.exceptions)  # type: ignore[type-var]
+    try:
+        return kind.__new__(kind)
+    except TypeError:  # MemoryError's is only for itself
+        return BaseException.__new__(kind)
 
 
 def _made_like(
@@ -257,7 +267,7 @@ def _made_like(
 ) -> errors.TaskError:
     """An instance with the cause's own attributes, without calling the user's ``__init__``."""
     assert cause is not None
-    error = kind.__new__(kind)
+    error = _bare(kind, cause)
     built_in: Any = next(base for base in type(cause).__mro__ if base.__module__ == "builtins")
     try:  # errno, filename and the like live outside of __dict__
         built_in.__init__(error, *cause.__reduce__()[1])

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from abi.wire.codec import encode_items
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, pack
 
-SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+SEND_FLAGS: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 """Never blocking, and no SIGPIPE even in programs that gave that signal its default back."""
 RUN_ITEMS_MAX: Final = 4096
 """Encoded at once: bounds the copy that is thrown away when a run turns out larger than BATCH_BYTES."""

@@ -26,6 +26,7 @@ from abi.printing import print_lines
 from abi.ref import Home, Ref, record_of
 from abi.wire.codec import encode_items
 from abi.wire.schema import (
+    ROOT,
     Cancel,
     Dependency,
     End,
@@ -114,6 +115,8 @@ class Session:
         link.handlers.update({Kind.END: self._on_ends, Kind.OUTPUT: self._on_output, Kind.STARTING: self._on_starting})
         link.delivered = self._deliver
         link.busy = self._is_busy
+        if submitter == ROOT:
+            link.is_urgent = self._is_urgent
 
     # --- submitting ---------------------------------------------------------------------------------------------------
 
@@ -389,6 +392,9 @@ class Session:
 
     def _on_starting(self, items: list[Starting], _fds: list[int]) -> None:
         self.starting.update(item.seq for item in items)
+
+    def _is_urgent(self) -> bool:
+        return len(self.pending) == 1
 
     def _is_busy(self) -> bool:
         return bool(self.pending)

@@ -27,6 +27,9 @@ MESSAGE_FDS_MAX = 253
 _CREDENTIALS = struct.Struct("3i")
 _TIMEVAL = struct.Struct("ll")
 _FD = struct.Struct("i")
+# Plain integers: the module's own are enums, whose `|` and `&` cost a microsecond.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MESSAGE_FDS_MAX * _FD.size)
 
 
@@ -80,19 +83,22 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def recv_with_fds(sock: socket.socket, size: int, fds: list[int]) -> bytes:
-    """Up to `size` bytes (b"" at the end); received descriptors are appended to `fds`.
+def recv_with_fds(sock: socket.socket, buffer: bytearray, fds: list[int]) -> bytes:
+    """What is there, up to the size of `buffer` (b"" at the end); received descriptors are appended to `fds`.
+
+    `buffer` is scratch space of the caller's: with `recv`, each call would allocate as much as it might receive, which
+    above 128 KiB is three system calls and a page fault (mmap, mremap, munmap) for a frame of twenty bytes.
 
     They are close-on-exec and the caller's to close. Raises BlockingIOError like `recv`,
     and `ProtocolError` if some did not fit into this process, after closing those that did.
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    size, ancillary, flags, _ = sock.recvmsg_into([buffer], _ANCILLARY_BYTES, _CLOEXEC)
     received: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(payload) - len(payload) % _FD.size
             received.extend(fd for (fd,) in _FD.iter_unpack(payload[:whole]))
-    if flags & socket.MSG_CTRUNC:
+    if flags & _TRUNCATED:
         for fd in received:
             os.close(fd)
         raise ProtocolError(
@@ -100,7 +106,7 @@ def recv_with_fds(sock: socket.socket, size: int, fds: list[int]) -> bytes:
             hint="raise the limit of open files (ulimit -n)",
         )
     fds.extend(received)
-    return data
+    return bytes(memoryview(buffer)[:size])
 
 
 def send_with_fds(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int]) -> int:

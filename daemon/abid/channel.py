@@ -20,6 +20,8 @@ from abi.transport import recv_with_fds, send_with_fds
 from abi.wire.frames import DESCRIPTORS_MAX, FRAME_BYTES_MAX, HEADER, Frame, FrameReader
 
 READ_BYTES = 256 * 1024
+_buffer = bytearray(READ_BYTES)
+"""One for all channels: there is one thread, and what is received is copied out at once."""
 DESCRIPTORS_WAITING_MAX = 4 * DESCRIPTORS_MAX
 """Descriptors that came ahead of their frames; more than this and the peer is not one of ours."""
 
@@ -84,7 +86,7 @@ class Channel:
     def read_once(self) -> bool:
         """Handle what is there now, one read's worth. False when there was nothing, or the connection ended."""
         try:
-            data = recv_with_fds(self._sock, READ_BYTES, self._fds)
+            data = recv_with_fds(self._sock, _buffer, self._fds)
         except BlockingIOError:
             return False
         except (ConnectionError, OSError) as error:

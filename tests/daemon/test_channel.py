@@ -147,7 +147,7 @@ def test_queued_descriptors_survive_their_owner(end: End) -> None:
     fds: list[int] = []
     expected = 20 * (100_000 + HEADER.size) + 4 + HEADER.size
     while expected:
-        expected -= len(recv_with_fds(end.peer, 1 << 20, fds))
+        expected -= len(recv_with_fds(end.peer, bytearray(1 << 20), fds))
         end.turn(1)
     assert os.pread(fds[0], 10, 0) == b"content"
     os.close(fds[0])

@@ -74,7 +74,7 @@ def test_descriptors_arrive_with_their_bytes(pair: tuple[socket.socket, socket.s
     assert transport.send_with_fds(left, b"take this", [writer]) == 9
     os.close(writer)
     fds: list[int] = []
-    assert transport.recv_with_fds(right, 100, fds) == b"take this"
+    assert transport.recv_with_fds(right, bytearray(100), fds) == b"take this"
     (received,) = fds
     assert not os.get_inheritable(received)
     os.write(received, b"through")
@@ -87,9 +87,9 @@ def test_bytes_without_descriptors(pair: tuple[socket.socket, socket.socket]) ->
     left, right = pair
     assert transport.send_with_fds(left, b"plain", []) == 5
     fds: list[int] = []
-    assert transport.recv_with_fds(right, 100, fds) == b"plain"
+    assert transport.recv_with_fds(right, bytearray(100), fds) == b"plain"
     left.close()
-    assert transport.recv_with_fds(right, 100, fds) == b""
+    assert transport.recv_with_fds(right, bytearray(100), fds) == b""
     assert fds == []
 
 
@@ -98,7 +98,7 @@ def test_as_many_descriptors_as_the_kernel_allows(pair: tuple[socket.socket, soc
     most = [0] * transport.MESSAGE_FDS_MAX
     transport.send_with_fds(left, b"x", most)
     fds: list[int] = []
-    transport.recv_with_fds(right, 1, fds)
+    transport.recv_with_fds(right, bytearray(1), fds)
     for fd in fds:
         os.close(fd)
     assert len(fds) == transport.MESSAGE_FDS_MAX
@@ -123,7 +123,7 @@ def overflow() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 5, lowest + 5))
     fds: list[int] = []
     try:
-        transport.recv_with_fds(right, 10, fds)
+        transport.recv_with_fds(right, bytearray(10), fds)
     except ProtocolError:
         leaked = len(os.listdir("/proc/self/fd")) - before
         print("no room, none leaked" if not leaked and not fds else f"{leaked} leaked")
