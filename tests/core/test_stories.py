@@ -12,7 +12,7 @@ from abi.wire.schema import ROOT, UNITS, Dependency, End, EndKind, Failure, Func
 from abid.core import effects as fx
 from abid.core.functions import learn
 from abid.core.retry import Role, Verdict, after_death, after_error
-from abid.core.task import QUEUED, Record
+from abid.core.task import Record
 from tests.core.fake_shell import MS, SECOND, FakeShell
 
 
@@ -330,17 +330,61 @@ def test_a_released_task_still_runs_and_says_only_that_it_ended() -> None:
     assert not session.tasks
 
 
-def test_draining_starts_nothing_and_takes_nothing() -> None:
+def test_draining_starts_nothing_but_the_children_of_what_runs() -> None:
     shell = FakeShell(cpus=1)
     session = shell.session()
     shell.submit(session, *[Record(n, 0, 0) for n in (1, 2)])
+    (process,) = shell.live()
+    shell.start(process)
     shell.core.drain(shell.now)
     shell.submit(session, Record(3, 0, 0))
-    assert "draining" in decode_failure(shell.end_of(session, 3).payload).text
+    shell.define(session, process.worker.submitter, Function(0, b"f", "f", b"pickle"), Options(0))
+    child = process.worker.submitter << COUNTER_BITS | 1
+    shell.submit(session, Record(child, 0, 0, parent=1))
+    shell.block(process)
+    shell.read(process)
+    shell.turn()
     shell.run_all()
+    assert shell.starts == {(1, 1): 1, (1, child): 1}
     assert shell.core.running_count == 0
-    assert shell.core.undispatched(session) == [2]
-    assert session.tasks[2].state == QUEUED
+    assert shell.core.undispatched(session) == [2, 3], "theirs again, who sent them"
+
+
+@pytest.mark.parametrize("seen_running", [True, False])
+def test_nothing_is_given_to_a_worker_between_a_recall_and_its_answer(seen_running: bool) -> None:
+    """A cancel and results come in one turn: the worker has room again, and its recall is not answered yet. What were
+    given to it then would start, and be taken back as well."""
+    shell = FakeShell(cpus=1)
+    session = shell.session()
+    shell.learn(session, 100_000)
+    records = [Record(n, 0, 0) for n in range(1, 61)]
+    shell.submit(session, *records)
+    (process,) = shell.live()
+    given = len(process.inbox)
+    assert 10 < given < 20
+    for _ in range(given - 2):
+        shell.start(process)
+        shell.end(process, ran_ns=100_000)
+    if seen_running:
+        shell.arm(process)
+    shell.flush(process)
+    shell.read(process)
+    shell.core.on_cancel(session, [given], False, False, shell.now)
+    shell.turn()
+    shell.look(process)
+    shell.run_all(100_000)
+    assert shell.end_of(session, given).kind == EndKind.CANCELLED
+    assert shell.starts == {(1, n): 1 for n in range(1, 61) if n != given}
+
+
+def test_a_worker_that_has_done_its_calls_is_given_no_more() -> None:
+    shell = FakeShell(cpus=1)
+    session = shell.session()
+    shell.define(session, ROOT, Options(1, max_calls=2))
+    shell.submit(session, *[Record(n, 0, 1) for n in range(1, 6)])
+    shell.run_all()
+    assert shell.starts == {(1, n): 1 for n in range(1, 6)}
+    assert shell.core.board.worker_next == 4, "three workers, for two calls each"
 
 
 def test_indexes_never_defined_are_a_protocol_error_that_names_them() -> None:

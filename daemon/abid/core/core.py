@@ -237,7 +237,8 @@ class Core:
     # The node.
 
     def drain(self, now: int) -> None:
-        """From now on nothing starts and nothing is admitted; what runs goes on, what was handed out comes back."""
+        """From now on nothing starts but what running tasks submitted, which they may wait for. What runs goes on, what
+        was handed out comes back; what programs still send is kept for as long as we are there, then theirs again."""
         self.board.draining = True
         for worker in self.board.workers.values():
             if len(worker.outstanding) > 1:

@@ -30,7 +30,7 @@ def settle(board: Board, now: int) -> None:
     touched, board.touched = board.touched, []
     for worker in touched:
         worker.touched = False
-        if worker.outstanding or worker.phase == Phase.GONE:
+        if worker.outstanding or worker.recall_asked or worker.phase == Phase.GONE:
             continue
         fresh = worker.shape is not None
         board.give_shape(worker, now)

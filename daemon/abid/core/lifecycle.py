@@ -37,8 +37,8 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
         functions_count, options_count = len(session.functions), len(session.options)
     reserve = board.limits.nested_reserve if submitter else 0
     room = board.limits.tasks_max + reserve - session.open_tasks
-    if board.draining or room < len(records) or session.open_bytes >= board.limits.bytes_max + (reserve << 10):
-        room = 0 if board.draining or session.open_bytes >= board.limits.bytes_max + (reserve << 10) else room
+    if room < len(records) or session.open_bytes >= board.limits.bytes_max + (reserve << 10):
+        room = 0 if session.open_bytes >= board.limits.bytes_max + (reserve << 10) else room
         records = _refuse_beyond(board, session, submitter, records, room, now)
     tasks, options = session.tasks, session.options
     known_function = known_options = -1
@@ -65,7 +65,7 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
                 error = f"task {seq:x} names options {known_options}, which were never defined"
                 break
             option = options[known_options]
-            plain = not option.refused and submitter == ROOT
+            plain = not (option.refused or option.wire.max_calls) and submitter == ROOT
             append = option.queue.records.append
             if plain and not option.queue.listed:
                 board.enlist(option.queue, now)
@@ -108,10 +108,7 @@ def _refuse_beyond(
     board: Board, session: Session, submitter: int, records: list[Record], room: int, now: int
 ) -> list[Record]:
     """The records for which there is room (and those known already); the others are refused."""
-    if board.draining:
-        text = "the node is draining: it takes no new tasks"
-    else:
-        text = f"queue full; try again after {board.limits.retry_after_ms} ms"
+    text = f"queue full; try again after {board.limits.retry_after_ms} ms"
     kept = []
     for record in records:
         if record.seq in session.tasks or record.seq >> COUNTER_BITS != submitter:

@@ -8,7 +8,9 @@ Why it is safe (asymmetric Dekker; the shell's half is in the slot page):
 3. ``running`` = n: calls start in order, so those before n have finished (their results are on the way: they stay
    outstanding), those after n cannot start any more: they are ours again at once.
 4. n may have seen our epoch after all and backed off: ``DROPPED(n)`` says so, and n is ours again too.
-5. ``running`` = 0: the worker is between calls, and how far it came we cannot know; taking everything back would run
+5. Between ``Recall`` and its answer the worker is given nothing: what is sent after the epoch was raised starts, and
+   the answer would count it among what was taken back. So it would run twice.
+6. ``running`` = 0: the worker is between calls, and how far it came we cannot know; taking everything back would run
    finished calls twice. But it will look at EPOCH before its next call and send DROPPED for that one, which tells:
    from it on, everything up to the number of the recall is ours. If it has no next call, results for all are on their
    way.
@@ -62,6 +64,7 @@ def on_recalled(board: Board, worker: Worker, running: int, now: int) -> None:
         return
     worker.recall_asked = False
     worker.recalled_to = worker.number_next - 1
+    board.touch(worker)
     worker.running = running
     if not running:
         return

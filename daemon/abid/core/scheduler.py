@@ -37,12 +37,14 @@ PROCESS: Final = "processes"
 def schedule(board: Board, now: int) -> None:
     """Hand out all that can be handed out now."""
     departure.settle(board, now)
-    if board.draining or not board.active:
+    if not board.active:
         return
     queues = []
     for queue in list(board.active):
         if queue.head() is None:
             board.delist(queue)
+        elif board.draining and not queue.nested:
+            continue  # its program takes it to the next daemon; but a running parent cannot end without its children
         elif not queue.session.stalled:
             queues.append(queue)
     unmet = _reserved(board, queues, now)
@@ -153,6 +155,7 @@ def _is_worth_a_fork(queue: Queue, takers: int) -> bool:
 def _can_take_more(board: Board, worker: Worker) -> bool:
     return (
         not worker.stuck
+        and not worker.recall_asked
         and worker.phase == Phase.LIVE
         and not worker.last_call
         and len(worker.outstanding) * worker.each_ns < board.limits.batch_ns >> 1

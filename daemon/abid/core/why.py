@@ -25,7 +25,7 @@ def why(board: Board, session: Session, record: Record, now: int) -> str:
     option = session.options[record.options]
     queue = option.nested_queue if record.seq >> COUNTER_BITS else option.queue
     if board.draining:
-        return "the node is draining and starts nothing"
+        return "the node is draining: it starts nothing but children of what runs"
     if session.stalled:
         return "its program does not read its results: nothing of it starts until it does"
     waited = (now - record.queued_ns) / 1e9
