@@ -157,11 +157,12 @@ class Daemon:
         node.touch()
         deadline = self.loop.time() + self.config.integer("daemon.drain_timeout_ms") / 1000
         node.on_settled = self._woken.set
-        while node.core.running_count and not node.stopping and self.loop.time() < deadline:
+        # What has ended must also have been told: to its program it would else have started, and been lost.
+        while not (node.stopping or self.loop.time() > deadline or (node.is_settled and not node.core.running_count)):
             await self._sleep_until(deadline)
-        unfinished = node.core.running_count + node.core.queued_count + node.core.waiting_count
         while self.listener.readers_of_ended_jobs() and not node.stopping and self.loop.time() < deadline:
             await self._sleep_until(deadline)  # the last words of a job are part of it
+        unfinished = node.core.running_count + node.core.queued_count + node.core.waiting_count
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
         node.stopping = True

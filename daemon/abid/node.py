@@ -29,6 +29,7 @@ from abid.core.core import Core
 from abid.core.effects import Deliver, Discard, Dispatch, Effect, Interrupt, Kill, Note, Recall, Spawn, Stop
 from abid.core.resources import CPUS, MEMORY, Total
 from abid.core.session import Session
+from abid.core.task import Record
 from abid.gpus import GpuProbe, NoCards
 from abid.jobs import Jobs
 from abid.notify import Pulse
@@ -115,6 +116,11 @@ class Node:
 
     # The loop.
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that the core decided has been carried out."""
+        return not (self._touched or self._effects)
+
     def touch(self) -> None:
         """Something changed in the core: settle when this turn's callbacks have run."""
         if not self._touched:
@@ -188,11 +194,17 @@ class Node:
         if process is None:
             return
         program = self.sessions.get(effect.worker.session.number)
-        if program is not None and effect.records[0].seq in self._noted:
+        if program is not None and isinstance(process, WorkerProcess) and effect.records[0].seq in self._noted:
             self._noted.clear()
-            program.when_noted(lambda: process.run(effect.records))
+            epoch = process.page.epoch
+            program.when_noted(lambda: self._run_noted(process, effect.records, epoch))
         else:
             process.run(effect.records)
+
+    def _run_noted(self, process: WorkerProcess, records: list[Record], epoch: int) -> None:
+        """The program's side holds the note. Meanwhile the worker may have died, and the records be another's."""
+        if all(record.worker == process.number for record in records):
+            process.run(records, epoch)
 
     def _deliver(self, effect: Deliver) -> None:
         if effect.session is self.jobs_session:

@@ -60,6 +60,7 @@ class WorkerProcess:
         self.port = Submitter(node, core_worker.session, setup.submitter)
         self._pidfd = -1
         self._last_seq = 0
+        self._run_epoch = 0
         self._functions: set[int] = set()
         self._options: set[int] = set()
         self._decoders = decoders(KINDS)
@@ -94,8 +95,10 @@ class WorkerProcess:
 
     # From the core to the process.
 
-    def run(self, records: list[Record]) -> None:
-        """Send calls, in order, after the functions and options they name."""
+    def run(self, records: list[Record], epoch: int = -1) -> None:
+        """Send calls, in order, after the functions and options they name; under an older ``epoch``, if they are sent
+        later than they were meant to be: then the worker drops what was recalled in between."""
+        self._run_epoch = self.page.epoch if epoch < 0 else epoch
         function = options = -1
         simple: list[Any] = []
         room = BATCH_BYTES
@@ -132,7 +135,7 @@ class WorkerProcess:
 
     def _send_run(self, calls: list[Any], fds: list[int]) -> None:
         if calls:
-            self.channel.send(Kind.RUN, encode_items([Run(self.page.epoch, calls)]), fds)
+            self.channel.send(Kind.RUN, encode_items([Run(self._run_epoch, calls)]), fds)
 
     def _run_with_payloads(self, record: Record) -> None:
         """A call whose arguments or dependencies lie in descriptors, or bring other objects' payloads along."""
