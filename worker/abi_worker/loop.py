@@ -74,7 +74,7 @@ class Worker:
         """What came ahead of a call, until the call itself comes."""
         self.options: dict[int, Options] = {}
         self.setup: Setup | None = None
-        self.stopping = False
+        self.stopping = self.is_used_up = False
         self.started = 0
         self.waiting = self.waits = 0
         """The call that waits for others, and for how many at once."""
@@ -148,6 +148,8 @@ class Worker:
             return
         self._begin(self.setup)
         while True:
+            if self.is_used_up:  # even if more has come meanwhile: that runs elsewhere
+                return
             if self.runs:
                 self.execute(self.runs)
             elif self.stopping or not self._await_work():
@@ -237,7 +239,7 @@ class Worker:
                     words[RUNNING] = 0
                     if executor.unsent:
                         executor.close_sent()
-                if options.max_calls and self._is_used_up(call, options):
+                if options.max_calls and self._count_down(call, options):
                     runs.clear()
                     break
         context.call = None
@@ -264,13 +266,13 @@ class Worker:
         args, kwargs = executor.arguments(call, descriptors)
         return function(*args, **kwargs)
 
-    def _is_used_up(self, call: Call, options: Options) -> bool:
+    def _count_down(self, call: Call, options: Options) -> bool:
         """Whether this was the last call of its function here: the worker leaves, and what waits here runs
         elsewhere."""
         left = self.calls_left.get(call.function, options.max_calls) - 1
         self.calls_left[call.function] = left
-        self.stopping = self.stopping or left <= 0
-        return left <= 0
+        self.is_used_up = left <= 0
+        return self.is_used_up
 
     # --- what a task's own waiting means ------------------------------------------------------------------------------
 
