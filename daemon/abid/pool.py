@@ -125,9 +125,11 @@ class Pool:
         if status < 0:  # the zygote's fork failed
             return Death(text=f"its worker could not be forked: {os.strerror(-status)}", started=False)
         stderr = process.stderr_tail(running)
+        # One that left by itself, with zombies or enough calls behind it, may have been sent more just then.
+        started = not process.page.left
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-            return Death(text=f"its worker ended with exit code {code}", exit_code=code, stderr=stderr)
+            return Death(text=f"its worker ended with exit code {code}", exit_code=code, stderr=stderr, started=started)
         name = signal_name(os.WTERMSIG(status))
         text = f"its worker was killed by {name}"
         oom = False
@@ -137,7 +139,7 @@ class Pool:
             kills = oom_kills()
             oom, self._oom_kills = kills > self._oom_kills, kills
             text += " (out of memory: the kernel chose it)" if oom else " (somebody else's: the daemon did not)"
-        return Death(text=text, signal=os.WTERMSIG(status), oom=oom, stderr=stderr)
+        return Death(text=text, signal=os.WTERMSIG(status), oom=oom, stderr=stderr, started=started)
 
     def _on_zygote_gone(self, zygote: Zygote, why: str) -> None:
         """Its workers die with it. What they leave is ours to end."""

@@ -58,6 +58,7 @@ def work(socket_fd: int, page_fd: int, stdout: int, stderr: int, stdout_read: in
     fence.register()
     worker = Worker(socket.socket(fileno=socket_fd), page, stdout_read, stderr_read)
     worker.run()
+    page.left = 1
     departure.leave(0)
 
 

@@ -24,6 +24,8 @@ CALLS: Final = 2
 """Calls started."""
 INTERRUPTED: Final = 3
 """Number of the call that took its interrupt: the daemon need not repeat it."""
+LEFT: Final = 4
+"""1: the worker leaves of its own accord. Its results have gone out, and it starts nothing that comes now."""
 
 ENDING: Final = 1 << 63
 """Set in RUNNING beside the number of a call that may be started only once: it is over, its result has not left yet.
@@ -118,6 +120,14 @@ class SlotPage:
     @property
     def interrupted(self) -> int:
         return self.words[INTERRUPTED]
+
+    @property
+    def left(self) -> int:
+        return self.words[LEFT]
+
+    @left.setter
+    def left(self, flag: int) -> None:
+        self.words[LEFT] = flag
 
     def owns_pipes(self, number: int) -> bool:
         """Whether what lies in the pipes is of this call, and the daemon's to read. Between READING = 1 and 0 only."""

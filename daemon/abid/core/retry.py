@@ -22,7 +22,8 @@ class Death(msgspec.Struct):
     charged: bool = True
     """False when the worker died by no task's fault: a zygote's or the daemon's end, a drain."""
     started: bool = True
-    """False when the process never came to be: nothing it was given can have run."""
+    """False when the process never came to be, or had left before: what it was given and has not answered cannot have
+    run."""
 
 
 class Role(enum.IntEnum):
