@@ -81,8 +81,15 @@ class Jobs:
         self._counts = {"queued": 0, "running": 0, "done": 0}
         self._ended: deque[Job] = deque()
         """Those that are kept, in the order of their ends."""
+        self._prune_logs()
         # Tasks name a function; those of a session of commands all name this one, which nothing ever loads.
         node.core.on_function(session, ROOT, Function(0, b"command", "command", b""))
+
+    def _prune_logs(self) -> None:
+        """Of earlier lives, the newest stay for whoever wants to know how those ended."""
+        logs = sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in logs[self._node.config.integer("jobs.keep_max") :]:
+            path.unlink(missing_ok=True)
 
     def submit(self, command: Command, name: str, options: Options) -> Job:
         """Make a job of a command and hand it to the core. Raises Refused for what can never run here and Busy for a
