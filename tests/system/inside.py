@@ -3,13 +3,17 @@ others, which may be killed."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import abi
 from tests.system.harness import Daemon, Program
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager
@@ -35,8 +39,9 @@ def inside(*flags: str, **options: Any) -> Iterator[Daemon]:
 
 
 def start(daemon: Daemon, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> Program:
-    """Python with these arguments, as a program of ``daemon``; it finds it by its environment."""
-    return Program([sys.executable, *arguments], daemon.environment | (env or {}), **options)
+    """Python with these arguments, as a program of ``daemon``; it finds it by its environment, and can import ours."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [daemon.environment.get("PYTHONPATH")])])
+    return Program([sys.executable, *arguments], daemon.environment | {"PYTHONPATH": path} | (env or {}), **options)
 
 
 def run(daemon: Daemon, *arguments: str, **options: Any) -> str:
