@@ -97,7 +97,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "workers.interrupt_grace_ms", 2_000,
-        "From the interrupt of a timed out or cancelled task to the kill of its worker.",
+        "From the interrupt of a task that ran out of time to the kill of its worker.",
     ),
     _duration(
         "workers.start_timeout_ms", 30_000,
