@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import contextlib
 import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,7 @@ from abid import logs, state
 from abid.clients import Listener
 from abid.node import Node, limits_of
 from abid.notify import Pulse, notify
-from abid.start import enable_stack_dumps
-from abid.zygotes import ZygoteProcess
+from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
@@ -73,22 +74,23 @@ class Daemon:
         # What is loaded by now stays for ever: the collector need not walk over it again.
         gc.collect()
         gc.freeze()
-        self.loop.call_soon(self._begin, tell_ready)
         try:
-            self.loop.run_until_complete(self._ended.wait())
+            self.loop.run_until_complete(self._serve(tell_ready))
         finally:
             self.loop.close()
         return self.exit_code
 
-    def _begin(self, tell_ready: Callable[[], None]) -> None:
+    async def _serve(self, tell_ready: Callable[[], None]) -> None:
         """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
         self._watch_signals()
         log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
         notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
         tell_ready()
+        await self._ended.wait()
 
     def _watch_signals(self) -> None:
-        enable_stack_dumps()
+        # From C code, so that it works even in a loop that hangs.
+        faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
         self.loop.add_signal_handler(signal.SIGTERM, self._on_stop_signal, "SIGTERM")
         self.loop.add_signal_handler(signal.SIGINT, self._on_stop_signal, "SIGINT")
         self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)

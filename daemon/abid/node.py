@@ -34,11 +34,11 @@ from abid.gpus import GpuProbe, NoCards
 from abid.jobs import Jobs
 from abid.notify import Pulse
 from abid.pool import Pool
-from abid.programs import ProgramSession
+from abid.programs import ProgramSession, watch_program
 from abid.state import Identity
 from abid.submitters import Submitter
 from abid.workers import WorkerProcess
-from abid.zygotes import ZygoteProcess
+from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
@@ -269,8 +269,9 @@ class Node:
                 raise Denied("this session belongs to another program", hint="start a session of your own")
             prefix = self.identity + secrets.token_bytes(4)
             number = int.from_bytes(prefix, "big")
+        pidfd = watch_program(pid)
         core = self.core.open_session(number, uid, self.now(), namespace=hello.namespace)
-        session = ProgramSession(self, core, pid, program, hello.namespace, prefix)
+        session = ProgramSession(self, core, pid, pidfd, program, hello.namespace, prefix)
         if wanted and hello.token:
             session.token = hello.token
         self.sessions[number] = session
@@ -282,7 +283,7 @@ class Node:
         if len(hello.resume) != 16:
             return None
         session = self.sessions.get(int.from_bytes(bytes.fromhex(hello.resume), "big"))
-        if session is not None and not secrets.compare_digest(session.token, hello.token):
+        if session is not None and not secrets.compare_digest(session.token.encode(), hello.token.encode()):
             raise Denied("this session belongs to another program", hint="start a session of your own")
         return session
 

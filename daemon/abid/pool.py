@@ -12,7 +12,8 @@ from abid.core.retry import Death
 from abid.core.workers import Worker
 from abid.resources import oom_kills
 from abid.workers import WorkerProcess
-from abid.zygotes import SWEEP_AGAIN_S, Zygote, ZygoteProcess, key_of, sweep
+from abid.zygote_process import ZygoteProcess
+from abid.zygotes import SWEEP_AGAIN_S, Zygote, key_of, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,15 @@ class Pool:
     def _zygote(self, interpreter: Interpreter) -> Zygote:
         found = self._zygotes.get(key_of(interpreter))
         if found is None:
-            found = self._adopt(interpreter, ZygoteProcess(interpreter, self.node.runtime_dir, self._estate_fd))
+            process = ZygoteProcess(
+                interpreter.executable,
+                interpreter.flags,
+                interpreter.variables,
+                interpreter.package_path,
+                str(self.node.runtime_dir),
+                self._estate_fd,
+            )
+            found = self._adopt(interpreter, process)
         return found
 
     def spawn(self, worker: Worker) -> None:

@@ -1,43 +1,33 @@
-"""From a command line to a running daemon, in the order that makes each step safe.
+"""From a command line to a running daemon, in the order that makes each step safe, and the longest step first.
 
-1. configuration and directories, so that a mistake in them is said at once;
-2. the lock, before anything is changed that a living daemon uses;
-3. into the background, if asked, keeping the lock;
-4. the estate lock: the processes of a daemon that was killed are gone before anything runs again;
-5. the zygote, which loads while this process imports its own loop;
+1. directories and locks, before anything is changed that a living daemon uses;
+2. into the background, if asked, keeping the locks;
+3. the estate lock: the processes of a daemon that was killed are gone before anything runs again;
+4. the zygote, which loads while this process loads the rest of itself, and goes when this process goes;
+5. the configuration, so that a mistake in it is said before anything is served;
 6. identity and incarnation on disk, then the socket, then the word that we are ready.
+
+Until the zygote is started nothing is imported that can wait: a first result from nothing waits for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import logging
 import os
-import resource
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from abi import paths
-from abi.config import Config, load
 from abi.errors import AbiError
-from abi.interpreter import this_interpreter
-from abid import lock, logs
-
-log = logging.getLogger(__name__)
+from abi.interpreter import described
+from abid import lock
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole life of a daemon; its exit code. Raises AbiError for what is wrong before it is ready."""
     _open_standard_streams()
-    if arguments.config is not None:
-        arguments.config = os.path.abspath(
-            arguments.config
-        )  # it is read again at a reload, and we leave this directory
-    flags = {} if arguments.cpus is None else {"workers.cpus": arguments.cpus}
-    config = load(arguments.config, flags=flags, system=arguments.system)
+    if arguments.config is not None:  # it is read again at a reload, and we leave this directory
+        arguments.config = os.path.abspath(arguments.config)
     runtime_dir = Path(paths.runtime_dir(system=arguments.system))
     state_dir, remark = paths.state_dir(system=arguments.system)
     lock_fds = [lock.take(runtime_dir), lock.take_state(Path(state_dir))]
@@ -45,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         ready_fd = _into_background(lock_fds, runtime_dir)
     try:
-        return _run(arguments, config, flags, runtime_dir, Path(state_dir), remark, ready_fd)
+        return _run(arguments, runtime_dir, Path(state_dir), remark, ready_fd)
     except AbiError as error:
         _tell(ready_fd, f"{error.message}\t{error.hint}\t{error.code}")
         raise
@@ -55,30 +45,35 @@ def run(arguments: argparse.Namespace) -> int:
         raise problem from None
 
 
-def _run(
-    arguments: argparse.Namespace,
-    config: Config,
-    flags: dict[str, Any],
-    runtime_dir: Path,
-    state_dir: Path,
-    remark: str,
-    ready_fd: int,
-) -> int:
+def _run(arguments: argparse.Namespace, runtime_dir: Path, state_dir: Path, remark: str, ready_fd: int) -> int:
+    from abid.zygote_process import ZygoteProcess
+
     _raise_descriptor_limit()
     estate_fd = lock.take_estate(runtime_dir)
-    from abid.zygotes import ZygoteProcess, become_subreaper  # after the locks: a second start stays cheap
+    interpreter = described()
+    first = ZygoteProcess(*interpreter, str(runtime_dir), estate_fd)
 
-    become_subreaper()
-    own = this_interpreter()
-    first = ZygoteProcess(own, runtime_dir, estate_fd)
+    from abi.config import load
+
+    flags = {} if arguments.cpus is None else {"workers.cpus": arguments.cpus}
+    config = load(arguments.config, flags=flags, system=arguments.system)
+
+    import logging
+
+    from abid import logs
+
     logs.configure(config.text("daemon.log_level"), config.text("daemon.log_format"))
     if remark:
-        log.warning("%s", remark)
+        logging.getLogger(__name__).warning("%s", remark)
     os.chdir("/")
-    from abid.daemon import Daemon
 
+    from abi.wire.schema import Interpreter
+    from abid.daemon import Daemon
+    from abid.zygotes import become_subreaper
+
+    become_subreaper()
     daemon = Daemon(arguments, config, flags, runtime_dir, state_dir)
-    code = daemon.run(own, first, estate_fd, lambda: _tell(ready_fd, "ready"))
+    code = daemon.run(Interpreter(*interpreter), first, estate_fd, lambda: _tell(ready_fd, "ready"))
     if arguments.private:
         _remove_private(runtime_dir)
     return code
@@ -104,6 +99,8 @@ def _open_standard_streams() -> None:
 
 def _raise_descriptor_limit() -> None:
     """Each worker takes five descriptors and each large object one, so take what the host allows."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -160,8 +157,3 @@ def _tell(ready_fd: int, words: str) -> None:
         os.close(ready_fd)
     except OSError:
         return  # whoever asked is gone; that is no reason not to run
-
-
-def enable_stack_dumps() -> None:
-    """SIGUSR1 prints the stack of every thread to stderr, even from a loop that hangs."""
-    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)

@@ -11,23 +11,19 @@ import ctypes
 import logging
 import os
 import signal
-import socket
-import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
 from abid.channel import Channel
+from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER = 36
 SWEEP_AGAIN_S = 0.02
-STDERR_TAIL_BYTES = 4096
-INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
 _decoders = decoders((Kind.FORKED, Kind.EXITED, Kind.READY))
 
@@ -45,41 +41,6 @@ def key_of(interpreter: Interpreter) -> tuple[Any, ...]:
     )
 
 
-class ZygoteProcess:
-    """The process alone, started before the loop runs, so that it loads while the daemon does."""
-
-    def __init__(self, interpreter: Interpreter, runtime_dir: Path, estate_fd: int) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock = ours
-        self.stderr_fd = os.memfd_create("abi-zygote-stderr", os.MFD_CLOEXEC)
-        environment = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
-        environment |= interpreter.variables
-        path = [*interpreter.package_path, *filter(None, [interpreter.variables.get("PYTHONPATH")])]
-        if path:
-            environment["PYTHONPATH"] = os.pathsep.join(path)
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    interpreter.executable,
-                    *(flag for flag in interpreter.flags if flag != "-P"),
-                    *("-P", "-m", "abi_worker", str(runtime_dir)),
-                    *("--socket", str(theirs.fileno()), "--lock", str(estate_fd)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self.stderr_fd,
-                stderr=self.stderr_fd,
-                pass_fds=(theirs.fileno(), estate_fd),
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
-
-    def stderr_tail(self) -> str:
-        size = os.fstat(self.stderr_fd).st_size
-        data = os.pread(self.stderr_fd, STDERR_TAIL_BYTES, max(0, size - STDERR_TAIL_BYTES))
-        return data.decode("utf-8", "replace").strip()
-
-
 class Zygote:
     """A zygote on the loop. ``on_forked(worker, pid, pidfd)``, ``on_exited(worker, status)``, ``on_gone(zygote,
     why)``."""
@@ -93,7 +54,7 @@ class Zygote:
         on_gone: Callable[[Zygote, str], None],
     ) -> None:
         self.process = process
-        self.pid = process.process.pid
+        self.pid = process.pid
         self.workers: set[int] = set()
         self._loop = loop
         self._on_forked = on_forked
@@ -110,7 +71,7 @@ class Zygote:
 
     def kill(self) -> None:
         """For one that hangs: its workers die with it, and ``on_gone`` follows."""
-        self.process.process.kill()
+        self.process.kill()
 
     def close(self) -> None:
         """Ask it to end everything below it and go: closing our end is the word for that."""
@@ -140,10 +101,10 @@ class Zygote:
             pass
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        status = self.process.process.wait()
+        status = self.process.wait()
         self.channel.close("")
         tail = self.process.stderr_tail()
-        os.close(self.process.stderr_fd)
+        self.process.close()
         why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
 
