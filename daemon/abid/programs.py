@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OUTPUT_QUEUED_MAX = 4096
-"""Lines' worth of output that wait for a program before its tasks' prints block: about 1 MiB as programs print."""
+OUTPUT_QUEUED_BYTES_MAX = 1024 * 1024
+"""Output that waits for a program before its tasks' prints block. Tasks that end bring what still lay in their pipes."""
 
 
 class ProgramSession:
@@ -42,7 +42,7 @@ class ProgramSession:
         self.pid = pid
         self.token = secrets.token_hex(16)
         self.port = Submitter(node, core, ROOT)
-        self.outputs_queued = 0
+        self.output_queued_bytes = 0
         self._unnoted: list[Callable[[], None]] = []
         self._submitters = 0
         self._grace: asyncio.TimerHandle | None = None
@@ -84,12 +84,14 @@ class ProgramSession:
         self._grace = self.node.loop.call_later(grace_s, self.end, "its connection did not come back")
 
     def print_lines(self, seq: int, name: str, stream: int, text: bytes) -> None:
-        self.outputs_queued += 1
+        self.output_queued_bytes += len(text)
         self.port.say(Kind.OUTPUT, Output(seq, name, stream, text))
+        if self.output_is_stuck():
+            self.port.count_unread(len(text))
         self.node.pump_later(self)
 
     def output_is_stuck(self) -> bool:
-        return self.outputs_queued > OUTPUT_QUEUED_MAX
+        return self.output_queued_bytes > OUTPUT_QUEUED_BYTES_MAX
 
     def _on_drained(self) -> None:
         self.port.pump()
@@ -99,7 +101,7 @@ class ProgramSession:
         """After the queue was pumped: what waited for it to be empty."""
         if self.port.outgoing:
             return
-        self.outputs_queued = 0
+        self.output_queued_bytes = 0
         if self._unnoted and self.has_read_all():
             start, self._unnoted = self._unnoted, []
             for dispatch in start:

@@ -49,7 +49,7 @@ class Submitter:
         self.number = number
         self.channel: Channel | None = None
         self.unread_bytes = 0
-        """Results that wait for their reader, when it does not keep up."""
+        """Results and output that wait for their reader, when it does not keep up."""
         self.outgoing: deque[tuple[int, Item, list[Blob] | None]] = deque()
         self._handlers: dict[int, Callable[[list[Any], list[int]], None]] = {
             Kind.FUNCTION: self._on_function,
@@ -131,8 +131,12 @@ class Submitter:
         self.pump()
         if outgoing:
             # It does not keep up. Counted only then, and too high rather than too low, since the count is for a limit.
-            self.unread_bytes += sum(len(record.end.payload) + record.end.size for record in records if record.end)
-            self.session.stalled = self.unread_bytes > self.node.core.board.limits.unread_results_bytes_max
+            self.count_unread(sum(len(record.end.payload) + record.end.size for record in records if record.end))
+
+    def count_unread(self, size: int) -> None:
+        """Bytes more that its reader does not fetch: with too many of them, none of its tasks starts."""
+        self.unread_bytes += size
+        self.session.stalled = self.unread_bytes > self.node.core.board.limits.unread_results_bytes_max
 
     def say(self, kind: Kind, item: Output | Starting) -> None:
         self.outgoing.append((kind, item, None))
