@@ -43,6 +43,8 @@ PIPE_READ_BYTES = 64 * 1024
 INTERRUPT_AGAIN_S = 0.1
 BETWEEN_CALLS_S = 0.001
 """How long to leave a pipe alone whose worker is between two calls and will take the bytes itself."""
+STUCK_S = 0.05
+"""And one whose program reads nothing of what there is already."""
 KINDS = (Kind.RESULT, Kind.DROPPED, Kind.PRINTED, Kind.BLOCKED, Kind.UNBLOCKED)
 
 
@@ -261,7 +263,7 @@ class WorkerProcess:
 
     def _on_pipe(self, fd: int) -> None:
         if self.node.output_is_stuck(self.core.session):
-            self._read_later(fd)  # the program reads nothing: its tasks' prints block, rather than our memory grow
+            self._read_later(fd, STUCK_S)  # its tasks' prints block, rather than our memory grow
             return
         self.page.reading = 1
         barrier()
@@ -274,9 +276,9 @@ class WorkerProcess:
         finally:
             self.page.reading = 0
 
-    def _read_later(self, fd: int) -> None:
+    def _read_later(self, fd: int, seconds: float = BETWEEN_CALLS_S) -> None:
         self.node.loop.remove_reader(fd)
-        self.node.loop.call_later(BETWEEN_CALLS_S, self._read_again, fd)
+        self.node.loop.call_later(seconds, self._read_again, fd)
 
     def _read_again(self, fd: int) -> None:
         if fd in self._pipes:

@@ -52,20 +52,22 @@ def close_all_but(keep: Collection[int]) -> None:
 
 
 def adopt_output(stdout: int, stderr: int) -> None:
-    """``stdout`` and ``stderr`` become descriptors 1 and 2 and Python's streams: text, sent at each newline.
+    """``stdout`` and ``stderr`` become descriptors 1 and 2 and Python's streams: text, sent at each newline. The two stay
+    open too: a task may close 1 and 2.
 
     Text that the stream's encoding lacks is escaped, never an error: a task must not fail because of what it prints.
     """
     os.dup2(stdout, 1, inheritable=True)
     os.dup2(stderr, 2, inheritable=True)
-    os.close(stdout)
-    os.close(stderr)
-    sys.stdout = sys.__stdout__ = _text(1, "<stdout>")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text(2, "<stderr>")  # type: ignore[misc]
+    for fd in (stdout, stderr):
+        os.set_inheritable(fd, False)
+    sys.stdout = sys.__stdout__ = text_stream(1, "<stdout>")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = text_stream(2, "<stderr>")  # type: ignore[misc]
     linux.line_buffer_c_output()
 
 
-def _text(fd: int, name: str) -> io.TextIOWrapper:
+def text_stream(fd: int, name: str) -> io.TextIOWrapper:
+    """What ``sys.stdout`` is in a worker."""
     raw = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False))
     stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     raw.raw.name = name

@@ -56,7 +56,8 @@ def work(socket_fd: int, page_fd: int, stdout: int, stderr: int, stdout_read: in
     os.close(page_fd)
     birth.adopt_output(stdout, stderr)
     fence.register()
-    worker = Worker(socket.socket(fileno=socket_fd), page, stdout_read, stderr_read)
+    pipes = {stdout_read: stdout, stderr_read: stderr}
+    worker = Worker(socket.socket(fileno=socket_fd), page, pipes)
     worker.run()
     page.left = 1
     departure.leave(0)
@@ -65,7 +66,7 @@ def work(socket_fd: int, page_fd: int, stdout: int, stderr: int, stdout_read: in
 class Worker:
     """All that a worker is, wired together. ``run`` returns when it is to leave."""
 
-    def __init__(self, sock: socket.socket, page: SlotPage, stdout_read: int, stderr_read: int) -> None:
+    def __init__(self, sock: socket.socket, page: SlotPage, pipes: dict[int, int]) -> None:
         self.page = page
         self.words = page.words
         self.runs: deque[Run] = deque()
@@ -97,7 +98,7 @@ class Worker:
         }
         table = {int(kind): handler for kind, handler in handlers.items()}
         self.link = Link(sock, _DECODERS, table, self._on_lost, guard=self.interrupts)
-        self.pipes = Pipes(stdout_read, stderr_read, page.words, self.link.outbox)
+        self.pipes = Pipes(pipes, page.words, self.link.outbox)
 
     # --- what arrives: under the link's guard, perhaps in its helper thread -------------------------------------------
 

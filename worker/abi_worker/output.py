@@ -22,6 +22,7 @@ from typing import Any, Final, TextIO
 
 from abi.objects.slot_page import READING
 from abi.wire.schema import Kind, Printed
+from abi_worker import birth
 
 READ_BYTES: Final = 64 * 1024
 PRINTED_BYTES_MAX: Final = 1024 * 1024
@@ -31,18 +32,25 @@ _PAUSE_S: Final = 50e-6
 
 
 class Pipes:
-    """The worker's own copies of its pipes' read ends. ``poll(0)`` is empty when there is nothing to drain: 0.35 µs."""
+    """The worker's own copies of its pipes' read ends. ``poll(0)`` is empty when there is nothing to drain: 0.35 µs.
 
-    def __init__(self, stdout_read: int, stderr_read: int, words: memoryview, outbox: list[Any]) -> None:
-        self._streams = {stdout_read: 1, stderr_read: 2}
+    ``pipes`` are both ends of stdout's and then stderr's pipe, write ends by read ends. A task may close descriptors 1
+    and 2 or Python's streams, or put others in their place: the next one finds them as they were. Not seen is who closes
+    a descriptor and opens something else under its number.
+    """
+
+    def __init__(self, pipes: dict[int, int], words: memoryview, outbox: list[Any]) -> None:
+        self._streams = dict(zip(pipes, (1, 2), strict=True))
+        self._spares = dict(zip((1, 2), pipes.values(), strict=True))
         self._words = words
         self._outbox = outbox
         poll = select.poll()
         for fd in self._streams:
             os.set_blocking(fd, False)
             poll.register(fd, select.POLLIN)
+        for fd in self._spares:
+            poll.register(fd, 0)  # tells all the same when it is closed: POLLNVAL
         self.poll = poll.poll
-        # Kept, because a task may put something else in their place: what it wrote before must not be lost.
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
 
@@ -58,6 +66,8 @@ class Pipes:
 
     def drain(self, number: int) -> None:
         """PRINTED for all that is there, in order within each stream, once the daemon has stopped reading."""
+        if any(event & select.POLLNVAL for _, event in self.poll(0)):
+            self._restore()
         self._await_daemon()
         for fd, stream in self._streams.items():
             taken = 0
@@ -76,13 +86,23 @@ class Pipes:
         try:
             self.stdout.flush()
             self.stderr.flush()
-        except (OSError, ValueError):  # the task closed them
-            pass
+        except (OSError, ValueError):  # the task closed them, or the descriptors under them
+            self._restore()
         if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
-            self._flush_replaced()
+            self._restore()
 
-    def _flush_replaced(self) -> None:
-        """A task put something of its own in the streams' place: it may hold text for our descriptors too."""
+    def _restore(self) -> None:
+        for fd, spare in self._spares.items():
+            try:
+                os.fstat(fd)
+            except OSError:
+                with contextlib.suppress(OSError):  # the task closed that one too
+                    os.dup2(spare, fd, inheritable=True)
         for stream in (self.stdout, self.stderr, sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed, or no stream at all
+            with contextlib.suppress(Exception):  # closed, or no stream at all; else it may hold text for us
                 stream.flush()
+        if self.stdout.closed:
+            self.stdout = birth.text_stream(1, "<stdout>")
+        if self.stderr.closed:
+            self.stderr = birth.text_stream(2, "<stderr>")
+        sys.stdout, sys.stderr = self.stdout, self.stderr
