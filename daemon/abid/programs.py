@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OUTPUT_QUEUED_BYTES_MAX = 1024 * 1024
-"""Output that waits for a program before its tasks' prints block. Tasks that end bring what still lay in their pipes."""
+"""Output that waits for a program before its tasks' prints block. Tasks that end bring what lay in their pipes."""
 
 
 class ProgramSession:

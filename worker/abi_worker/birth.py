@@ -52,8 +52,8 @@ def close_all_but(keep: Collection[int]) -> None:
 
 
 def adopt_output(stdout: int, stderr: int) -> None:
-    """``stdout`` and ``stderr`` become descriptors 1 and 2 and Python's streams: text, sent at each newline. The two stay
-    open too: a task may close 1 and 2.
+    """``stdout`` and ``stderr`` become descriptors 1 and 2 and Python's streams: text, sent at each newline. The two
+    stay open as well: a task may close 1 and 2.
 
     Text that the stream's encoding lacks is escaped, never an error: a task must not fail because of what it prints.
     """

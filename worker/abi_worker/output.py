@@ -35,8 +35,8 @@ class Pipes:
     """The worker's own copies of its pipes' read ends. ``poll(0)`` is empty when there is nothing to drain: 0.35 µs.
 
     ``pipes`` are both ends of stdout's and then stderr's pipe, write ends by read ends. A task may close descriptors 1
-    and 2 or Python's streams, or put others in their place: the next one finds them as they were. Not seen is who closes
-    a descriptor and opens something else under its number.
+    and 2 or Python's streams, or put others in their place: the next one finds them as they were. Not seen is who
+    closes a descriptor and opens something else under its number.
     """
 
     def __init__(self, pipes: dict[int, int], words: memoryview, outbox: list[Any]) -> None:
