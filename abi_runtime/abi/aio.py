@@ -4,8 +4,11 @@ batch."""
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from abi.ref import Ref
@@ -51,8 +54,41 @@ def future_of(ref: Ref[T]) -> Future[T]:
     if ref.end is not None:
         settle(ref)
     else:
-        of(ref).watch(ref, settle)
+        of(ref).watch(ref, lambda ended: _aside(settle, ended))
     return future
+
+
+_waiting: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
+_thread: threading.Thread | None = None
+_starting = threading.Lock()
+
+
+def _aside(settle: Callable[[Any], None], ended: Any) -> None:
+    """Have ``settle(ended)`` called in a thread beside: a future's callbacks are the user's, and may take as long as they
+    like and wait for other results. Whoever receives must not: all others' results come through it."""
+    global _thread
+    _waiting.put((settle, ended))
+    if _thread is None:
+        with _starting:
+            if _thread is None:
+                _thread = threading.Thread(target=_settle_all, name="abi futures", daemon=True)
+                _thread.start()
+
+
+def _settle_all() -> None:
+    while True:
+        settle, ended = _waiting.get()
+        settle(ended)
+        del settle, ended  # the queue is often empty for long
+
+
+def _after_fork() -> None:
+    """The child has neither the thread nor the ends that it was to tell."""
+    global _waiting, _thread, _starting
+    _waiting, _thread, _starting = SimpleQueue(), None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 async def _ended(refs: list[Ref[Any]]) -> None:
