@@ -6,7 +6,7 @@ It is started at its first need and sleeps in one of three ways:
 - WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves
   the socket alone, since waking beside each caller's answer would cost that caller more than it saves; else it
   waits for the socket.
-- DUE: items wait in the outbox. It sends them after ``LINGER_S``.
+- DUE: items wait in the outbox. It sends them after ``linger_s``.
 
 ``arm`` and ``watch`` are called from the hot path, from finalisers and with locks held: they take none.
 """
@@ -36,8 +36,9 @@ IDLE_TICKS: Final = 20
 
 
 class Helper:
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, linger_s: float) -> None:
         self._link = link
+        self._linger_s = linger_s
         self._state = PARKED
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -98,7 +99,7 @@ class Helper:
         idle, seen = 0, -1
         while not self._link.closed:
             if self._state == DUE:
-                time.sleep(LINGER_S)
+                time.sleep(self._linger_s)
                 self._state = WATCHING
                 self._link.flush()
                 idle = 0

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from abi.errors import ProtocolError
 from abi.guard import NO_GUARD, Guard
-from abi.helper import Helper
+from abi.helper import LINGER_S, Helper
 from abi.outgoing import Outgoing
 from abi.spin import Spin
 from abi.wire.codec import decode_items
@@ -67,12 +67,14 @@ class Link:
         on_lost: Callable[[], None] | None = None,
         *,
         guard: Guard = NO_GUARD,
+        linger_s: float = LINGER_S,
     ) -> None:
         self.outbox: list[tuple[Any, ...]] = []
         self.releases: list[int] = []
         self.handlers = handlers
         self.on_lost = on_lost
         self.guard = guard
+        self._linger_s = linger_s
         self.delivered: Callable[[], None] | None = None
         self.busy: Callable[[], bool] = _always
         self.is_urgent: Callable[[], bool] = _never
@@ -90,7 +92,7 @@ class Link:
         self._lead = threading.Lock()
         self._sending = threading.Lock()
         self._followers: list[_Follower] = []
-        self.helper = Helper(self)
+        self.helper = Helper(self, self._linger_s)
 
     def _adopt(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -164,7 +166,7 @@ class Link:
                 self._release_lead()
 
     def arm(self) -> None:
-        """See that the outbox leaves within about a millisecond."""
+        """See that the outbox leaves within about ``linger_s``."""
         self.helper.arm()
 
     # --- receiving ----------------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ from abi_worker.world import Directory, enter_world, limit_threads
 
 FLUSH_NS: Final = 1_000_000
 """Results wait this long for company at most."""
+LINGER_S: Final = 0.004
+"""How long results wait behind a call that takes long. The helper that sends them then wakes while short calls run too,
+and each time takes the interpreter's lock from them."""
 _DECODERS: Final = decoders([Kind.SETUP, Kind.FUNCTION, Kind.OPTIONS, Kind.RUN, Kind.STOP, Kind.VALUES, *RECEIVED])
 """Made in the zygote, once: it takes 6 ms."""
 _RESULT: Final = int(Kind.RESULT)
@@ -97,7 +100,7 @@ class Worker:
             Kind.VALUES: self.on_values,
         }
         table = {int(kind): handler for kind, handler in handlers.items()}
-        self.link = Link(sock, _DECODERS, table, self._on_lost, guard=self.interrupts)
+        self.link = Link(sock, _DECODERS, table, self._on_lost, guard=self.interrupts, linger_s=LINGER_S)
         self.pipes = Pipes(pipes, page.words, self.link.outbox)
 
     # --- what arrives: under the link's guard, perhaps in its helper thread -------------------------------------------
