@@ -10,6 +10,7 @@ size the owner watches (``queued``), so that what is sent to a slow reader is ma
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections import deque
@@ -19,9 +20,13 @@ from abi.errors import ProtocolError
 from abi.transport import recv_with_fds, send_with_fds
 from abi.wire.frames import DESCRIPTORS_MAX, FRAME_BYTES_MAX, HEADER, Frame, FrameReader
 
+log = logging.getLogger(__name__)
+
 READ_BYTES = 256 * 1024
 _buffer = bytearray(READ_BYTES)
 """One for all channels: there is one thread, and what is received is copied out at once."""
+LINGER_S = 5.0
+"""How long a peer that we are done with has to read our last words."""
 DESCRIPTORS_WAITING_MAX = 4 * DESCRIPTORS_MAX
 """Descriptors that came ahead of their frames; more than this and the peer is not one of ours."""
 
@@ -47,6 +52,8 @@ class Channel:
         self.closed = False
         self.on_frame = on_frame
         self.on_drained: Callable[[], None] | None = None
+        self.on_broken: Callable[[ProtocolError], None] | None = None
+        """What to do about a peer that breaks the protocol, in place of closing at once: say so first."""
         self._on_closed = on_closed
         self._loop = loop
         self._sock = sock
@@ -56,6 +63,7 @@ class Channel:
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._reading = False
         self._closing = False
+        self._why = ""
         self.resume_reading()
 
     def set_limit(self, limit: int) -> None:
@@ -69,7 +77,7 @@ class Channel:
             self._reading = False
 
     def resume_reading(self) -> None:
-        if not self._reading and not self.closed:
+        if not (self._reading or self.closed or self._closing):
             self._loop.add_reader(self._fd, self._on_readable)
             self._reading = True
             if self._reader.pending:
@@ -93,8 +101,7 @@ class Channel:
             self.close(f"connection lost: {error.strerror or error}")
             return False
         except ProtocolError as error:
-            self.close(str(error.message))
-            return False
+            return self._break(error)
         if not data:
             self.close("")
             return False
@@ -116,9 +123,20 @@ class Channel:
             if len(self._fds) > DESCRIPTORS_WAITING_MAX:
                 raise ProtocolError("descriptors came that belong to no frame")
         except ProtocolError as error:
-            self.close(error.message)
-            return False
+            return self._break(error)
+        except Exception:
+            # A fault of ours, met by one peer: it loses its connection, and nobody waits for what never comes.
+            log.exception("a frame could not be handled")
+            return self._break(ProtocolError("the daemon could not handle this; its log says why"))
         return True
+
+    def _break(self, error: ProtocolError) -> bool:
+        self.pause_reading()
+        if self.on_broken is None:
+            self.close(error.message)
+        else:
+            self.on_broken(error)
+        return False
 
     def _handle_with_fds(self, frame: Frame) -> None:
         count = frame.descriptors
@@ -173,17 +191,21 @@ class Channel:
             unsent.popleft()
         self._loop.remove_writer(self._fd)
         if self._closing:
-            self.close("")
+            self.close(self._why)
         elif self.on_drained is not None:
             self.on_drained()
 
-    def close_when_sent(self) -> None:
-        """Say what is queued, then close; nothing more is read."""
+    def close_when_sent(self, why: str = "") -> None:
+        """Say what is queued, then close; nothing more is read. A peer that does not read has LINGER_S."""
+        if self.closed:
+            return
         if self._unsent:
             self.pause_reading()
             self._closing = True
+            self._why = why
+            self._loop.call_later(LINGER_S, self.close, why)
         else:
-            self.close("")
+            self.close(why)
 
     def close(self, why: str) -> None:
         """Close now. Idempotent; ``on_closed`` is told once, with the reason ("" for an orderly end)."""

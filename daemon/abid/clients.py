@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import pwd
+import re
+import resource
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +31,13 @@ log = logging.getLogger(__name__)
 
 GREETING_S = 5.0
 """How long a connection may say nothing: a client greets at once."""
-CONNECTIONS_MAX = 1024
-"""A reserve of descriptors must stay for workers and control."""
+CONNECTIONS_MAX = 4096
+"""At once, and never more than a quarter of the descriptors that we may have: workers need five each."""
 ACCEPTS_PER_TURN = 64
+ACCEPT_AGAIN_S = 0.1
+"""When there is no descriptor for who knocks, we look again after this."""
 
+SESSION_PREFIX = re.compile("[0-9a-f]{16}")
 _hello_decoder = msgspec.json.Decoder(Hello)
 
 
@@ -43,6 +48,8 @@ class Listener:
         self.node = node
         self._sock = sock
         self.connections: dict[Channel, Greeting] = {}
+        """By when they last said something, the longest silent first."""
+        self._connections_max = min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         sock.setblocking(False)
         node.loop.add_reader(sock.fileno(), self._on_connection)
 
@@ -53,12 +60,37 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                log.error("a connection could not be accepted: %s", error.strerror)
+                self._pause(error)
                 return
-            if len(self.connections) >= CONNECTIONS_MAX:
-                sock.close()
-                continue
+            if len(self.connections) >= self._connections_max:
+                self._make_room()
             Greeting(self, sock)
+
+    def _pause(self, error: OSError) -> None:
+        """No descriptor is free, say. Whoever knocks keeps the socket readable, so we must look away for a while."""
+        log.error("a connection could not be accepted: %s", error.strerror)
+        fd = self._sock.fileno()
+        self.node.loop.remove_reader(fd)
+        self.node.loop.call_later(ACCEPT_AGAIN_S, self._unpause, fd)
+
+    def _unpause(self, fd: int) -> None:
+        if self._sock.fileno() == fd:  # else it was closed meanwhile
+            self.node.loop.add_reader(fd, self._on_connection)
+
+    def _make_room(self) -> None:
+        """Whoever comes is heard, be there a thousand idle connections: `abi status` must work when all is full.
+
+        The longest silent goes that loses nothing by it: a stranger, or a client of ours between two requests. Programs
+        stay, and who follows a log or waits for a job.
+        """
+        for greeting in self.connections.values():
+            if greeting.session is None and not (greeting.control and greeting.control.watches):
+                greeting.refuse(
+                    AbiError(f"{len(self.connections)} connections are open; this one was idle", code="busy")
+                )
+                greeting.channel.close("made room for another")
+                return
+        # All are programs or followers. The newest is not worse than they are, and the limit is far from the kernel's.
 
     def readers_of_ended_jobs(self) -> bool:
         """Whether somebody has not yet got all that a job said before it ended."""
@@ -89,7 +121,18 @@ class Greeting:
         self.pid, self.uid, _ = peer_credentials(sock)
         self.channel = Channel(self.node.loop, sock, self._on_frame, self._on_closed, limit=GREETING_BYTES_MAX)
         listener.connections[self.channel] = self
+        self.channel.on_broken = self.refuse
         self._timeout: asyncio.TimerHandle | None = self.node.loop.call_later(GREETING_S, self._on_silence)
+        if not self._is_welcome():
+            self.refuse(Denied(f"this daemon serves uid {os.getuid()}; you are uid {self.uid}"))
+
+    def _is_welcome(self) -> bool:
+        """By uid, before a byte is read: strangers cost us nothing."""
+        return self.uid == os.getuid() or (self.node.system and is_in_our_group(self.uid))
+
+    def heard(self) -> None:
+        """It said something: others are more idle."""
+        self.listener.connections[self.channel] = self.listener.connections.pop(self.channel)
 
     def _on_silence(self) -> None:
         self.refuse(ProtocolError(f"no greeting within {GREETING_S:.0f} s"))
@@ -127,7 +170,7 @@ class Greeting:
         try:
             words = json.loads(bytes(frame.payload))
             major = int(words["protocol"][0])
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
             raise ProtocolError("HELLO is not readable") from None
         if major != PROTOCOL[0]:
             raise VersionMismatch(
@@ -140,10 +183,10 @@ class Greeting:
             raise ProtocolError(f"HELLO is not readable: {error}") from None
 
     def _check(self, hello: Hello) -> None:
-        if self.uid != os.getuid() and not (self.node.system and is_in_our_group(self.uid)):
-            raise Denied(f"this daemon serves uid {os.getuid()}; you are uid {self.uid}")
         if hello.role not in ("session", "control"):
             raise ProtocolError(f"there is no role {hello.role!r}; there are session and control")
+        if hello.resume and not SESSION_PREFIX.fullmatch(hello.resume):
+            raise ProtocolError(f"{hello.resume!r} is not the prefix of a session")
         if hello.role == "session" and self.node.draining:
             raise AbiError("the daemon is stopping", code="busy", hint="try again when the next one has started")
 
@@ -168,7 +211,7 @@ class Greeting:
         session.on_progress()
 
     def _open_control(self) -> None:
-        self.control = ControlConnection(self.node, self.channel)
+        self.control = ControlConnection(self.node, self.channel, self.heard)
         self.channel.on_frame = self.control.on_frame
         self._welcome()
 
@@ -187,9 +230,10 @@ class Greeting:
         self.channel.send(Kind.WELCOME, msgspec.json.encode(welcome), codec=JSON)
 
     def refuse(self, error: AbiError) -> None:
+        """Say what is wrong, and close."""
         refused = Refused(error.code, error.message, error.hint)
         self.channel.send(Kind.REFUSED, msgspec.json.encode(refused), codec=JSON)
-        self.channel.close_when_sent()
+        self.channel.close_when_sent(error.message)
 
 
 def is_in_our_group(uid: int) -> bool:

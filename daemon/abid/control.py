@@ -39,9 +39,10 @@ Words = dict[str, Any]
 class ControlConnection:
     """One control connection: requests are handled in the order in which they come."""
 
-    def __init__(self, node: Node, channel: Channel) -> None:
+    def __init__(self, node: Node, channel: Channel, heard: Callable[[], None]) -> None:
         self.node = node
         self.channel = channel
+        self._heard = heard
         self.watches: list[Watch] = []
         channel.on_drained = self._on_drained
 
@@ -49,6 +50,7 @@ class ControlConnection:
         if frame.kind != Kind.REQUEST or frame.codec != JSON:
             raise ProtocolError("a control connection sends requests, in JSON")
         words, number, op = _understand(frame.payload)
+        self._heard()
         answer = Answer(self, number)
         try:
             handler = OPERATIONS.get(op)

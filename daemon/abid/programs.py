@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from abi.errors import ProtocolError
+from abi.errors import Denied, ProtocolError
 from abi.wire.codec import encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import ROOT, Kind, Output, Program
@@ -33,7 +33,9 @@ OUTPUT_QUEUED_BYTES_MAX = 1024 * 1024
 class ProgramSession:
     """One program: its core session, its connection (or none for a while), its world."""
 
-    def __init__(self, node: Node, core: Session, pid: int, program: Program, namespace: str, prefix: bytes) -> None:
+    def __init__(
+        self, node: Node, core: Session, pid: int, pidfd: int, program: Program, namespace: str, prefix: bytes
+    ) -> None:
         self.node = node
         self.core = core
         self.program = program
@@ -47,7 +49,7 @@ class ProgramSession:
         self._submitters = 0
         self._grace: asyncio.TimerHandle | None = None
         self._ended = False
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = pidfd
         node.loop.add_reader(self._pidfd, self._on_program_gone)
 
     def __repr__(self) -> str:
@@ -144,6 +146,17 @@ class ProgramSession:
         if channel is not None:
             channel.close("")
         self.node.forget_session(self)
+
+
+def watch_program(pid: int) -> int:
+    """A pidfd of the program. Raises Denied for one whose end we could not see."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise Denied(
+            f"your process (pid {pid} as this daemon sees it) cannot be watched: {error.strerror}",
+            hint="a program in another pid namespace, such as a container, needs a daemon of its own there",
+        ) from None
 
 
 def check_program(program: Program | None) -> Program:

@@ -38,6 +38,10 @@ size_of = attrgetter("size")
 QUEUED_BYTES_MAX = 1024 * 1024
 """Bytes handed to the kernel's queue before we wait for it to drain: enough to keep any reader busy."""
 ITEMS_PER_FRAME_MAX = 4096
+ENDS_PER_FRAME_MAX = 1024
+"""Ends that are encoded before their size is known: a hundred megabytes at the very worst."""
+OUTGOING_SPARE_MAX = 65_536
+"""A program that reads has fewer answers under way than tasks; one with so many more is not read from until it does."""
 
 
 class Submitter:
@@ -48,6 +52,7 @@ class Submitter:
         self.session = session
         self.number = number
         self.channel: Channel | None = None
+        self._paused = False
         self.unread_bytes = 0
         """Results and output that wait for their reader, when it does not keep up."""
         self.outgoing: deque[tuple[int, Item, list[Blob] | None]] = deque()
@@ -97,7 +102,8 @@ class Submitter:
         self.node.core.on_put(self.session, self.number, items, taken)
 
     def _on_want(self, items: list[Any], fds: list[int]) -> None:
-        self.node.core.on_want(self.session, self.number, [item.seq for item in items])
+        # Each once: a frame of a million times the same would be a million copies of what it asks for.
+        self.node.core.on_want(self.session, self.number, list(dict.fromkeys(item.seq for item in items)))
 
     def _on_borrow(self, items: list[Any], fds: list[int]) -> None:
         self.node.core.on_borrow(self.session, self.number, [item.seq for item in items])
@@ -121,9 +127,13 @@ class Submitter:
                 if record.blobs is not None:
                     break
             else:
-                for start in range(0, len(records), ITEMS_PER_FRAME_MAX):
-                    send_split(channel, Kind.END, [r.end for r in records[start : start + ITEMS_PER_FRAME_MAX]])
-                return
+                for start in range(0, len(records), ENDS_PER_FRAME_MAX):
+                    if channel.queued > QUEUED_BYTES_MAX:
+                        records = records[start:]
+                        break
+                    send_split(channel, Kind.END, [r.end for r in records[start : start + ENDS_PER_FRAME_MAX]])
+                else:
+                    return
         for record in records:
             end = record.end
             assert end is not None
@@ -132,6 +142,9 @@ class Submitter:
         if outgoing:
             # It does not keep up. Counted only then, and too high rather than too low, since the count is for a limit.
             self.count_unread(sum(len(record.end.payload) + record.end.size for record in records if record.end))
+            if channel is not None and len(outgoing) > len(self.session.tasks) + OUTGOING_SPARE_MAX:
+                channel.pause_reading()  # it asks again and again for what it does not read
+                self._paused = True
 
     def count_unread(self, size: int) -> None:
         """Bytes more that its reader does not fetch: with too many of them, none of its tasks starts."""
@@ -153,6 +166,10 @@ class Submitter:
             self.unread_bytes = 0
             self.session.stalled = False
             self.node.touch()
+
+        if self._paused and not self.outgoing:
+            self._paused = False
+            channel.resume_reading()
 
     def _next_frame(self) -> tuple[int, list[Item], list[int]]:
         """A run of items of one kind from the front of the queue, within the limits of a frame."""

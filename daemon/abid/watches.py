@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import struct
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,7 +22,6 @@ LOG_RECORD = struct.Struct("<BxxxIQ")
 """Head of a record in a job's log: stream, length, wall-clock ns (see ``abi_worker.command_log``)."""
 LOG_SLICE_BYTES = 256 * 1024
 STREAMS = {1: "stdout", 2: "stderr"}
-OFFSET_MAX = 1 << 62
 WATCHES_MAX = 256
 """One client follows this many things on one connection; it may open another."""
 TIMEOUT_S_MAX = 10 * 366 * 24 * 3600.0
@@ -61,13 +61,17 @@ class LogWatch(Watch):
     def __init__(self, node: Node, answer: Answer, job: Job, offset: int, follow: bool, streams: list[str]) -> None:
         self.node = node
         self.job = job
-        self.offset = min(max(0, offset), OFFSET_MAX)
+        self.offset = max(0, offset)
         self.follow = follow
         self.streams = streams
         self._file: BinaryIO | None = None
         self._again = False
         super().__init__(answer, [job])
-        self.step()
+        try:
+            self.step()
+        except OSError:  # it is told as the answer, and nothing of us may stay with the job
+            self.end()
+            raise
 
     def step(self) -> None:
         if self._again or not self.answer.has_room:
@@ -97,8 +101,8 @@ class LogWatch(Watch):
                 self._file = open(self.job.log_path, "rb", buffering=0)  # noqa: SIM115 - until `end`
         if self._file is None:
             return b""
-        self._file.seek(self.offset)
-        return self._file.read(LOG_SLICE_BYTES)
+        fd = self._file.fileno()
+        return os.pread(fd, LOG_SLICE_BYTES, self.offset) if self.offset < os.fstat(fd).st_size else b""
 
     def _send_slice(self) -> bool:
         """Send the records of the next slice; False when there is no whole one."""

@@ -59,8 +59,9 @@ def _become_command(command: Command, parent: int, stdout: int, stderr: int, rep
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.chdir(command.directory)
-    except OSError as error:
-        os.write(report, f"its directory {os.fsdecode(command.directory)!r}: {error.strerror}".encode())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        os.write(report, f"its directory {os.fsdecode(command.directory)!r}: {why}".encode(errors="replace"))
         os._exit(NOT_RUN)
     try:
         os.execvpe(command.argv[0], command.argv, command.environment)

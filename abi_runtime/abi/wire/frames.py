@@ -44,19 +44,29 @@ def pack(kind: int, payload: bytes, *, codec: int = MSGPACK, descriptors: int = 
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames. A partial frame waits for its rest; the buffer is bounded by one frame."""
+    """Cuts a stream of bytes into frames. A partial frame waits for its rest; the buffer is bounded by one frame.
+
+    What comes is added to it in place and looked at only when the frame is whole: a peer that sends 16 MiB byte by byte
+    costs us those bytes and not their square.
+    """
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:
         self.limit = limit
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 0
+        """Bytes that the rest must have before it is worth a look."""
 
     def feed(self, data: bytes) -> Generator[Frame]:
         """The frames that are complete now. Raises ProtocolError on a length or codec that cannot be."""
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            if len(self._rest) + len(data) < self._needed:
+                self._rest += data
+                return
+            data = b"".join((self._rest, data))
+            self._rest = bytearray()
         at, end = 0, len(data)
         view = memoryview(data)
+        self._needed = 8
         try:
             while end - at >= 8:
                 length, kind, codec, descriptors = HEADER.unpack_from(data, at)
@@ -66,12 +76,14 @@ class FrameReader:
                         f"{descriptors} descriptors)"
                     )
                 if end - at - 8 < length:
+                    self._needed = 8 + length
                     break
                 frame = Frame(kind, codec, view[at + 8 : at + 8 + length], descriptors)
                 at += 8 + length
                 yield frame
         finally:
-            self._rest = data[at:]
+            if at < end:
+                self._rest = bytearray(view[at:])
 
     @property
     def pending(self) -> int:
