@@ -54,8 +54,8 @@ class CommandProcess:
         self._job: Job | None = None
         self._record: Record | None = None
         self._pidfd = -1
-        self.page, self._page_fd = SlotPage.create()
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.page, self._page_fd = SlotPage.create()
         self.channel = Channel(node.loop, ours, self._on_frame, self._on_channel_closed)
 
     def __repr__(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from abi.wire.schema import Interpreter, Setup
 from abid.commands import CommandProcess, signal_name
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+START_AGAIN_S = 0.1
+"""After a start that failed for want of descriptors, processes or memory: other work may end meanwhile."""
+BROKEN_S = 5.0
+"""How long an interpreter that does not start is not tried again: somebody may be repairing it."""
+FAIL_AGAIN_S = 0.001
+OUR_TROUBLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC})
+
+
+class Broken(NamedTuple):
+    """An interpreter that did not start."""
+
+    why: str
+    until: float
+
+
 class Pool:
     """All processes below this daemon. ``own`` is the interpreter of the daemon, whose zygote runs commands too."""
 
@@ -33,13 +49,14 @@ class Pool:
         self._estate_fd = estate_fd
         self._own = own
         self._zygotes: dict[tuple[Any, ...], Zygote] = {}
+        self._broken: dict[tuple[Any, ...], Broken] = {}
         self._sweeping = False
         self._oom_kills = oom_kills()
         self.on_zygote_gone: Callable[[], None] | None = None
         self._adopt(own, first)
 
     def _adopt(self, interpreter: Interpreter, process: ZygoteProcess) -> Zygote:
-        zygote = Zygote(self.node.loop, process, self._on_forked, self._on_exited, self._on_zygote_gone)
+        zygote = Zygote(self.node.loop, interpreter, process, self._on_forked, self._on_exited, self._on_zygote_gone)
         self._zygotes[key_of(interpreter)] = zygote
         return zygote
 
@@ -58,7 +75,19 @@ class Pool:
         return found
 
     def spawn(self, worker: Worker) -> None:
-        """Make the process of a worker; frames sent to it wait until it is there."""
+        """Make the process of a worker; frames sent to it wait until it is there.
+
+        Where that fails for want of descriptors or memory, nobody is to blame and it is tried again a little later.
+        Where the interpreter itself is what fails, the call is charged, or a program would wait for ever for what cannot
+        come; and for a while the next ones are failed unseen, so that a million calls are not a million attempts.
+        """
+        interpreter = self._own
+        if not worker.command:
+            interpreter = self.node.sessions[worker.session.number].program.interpreter
+        broken = self._broken.get(key_of(interpreter))
+        if broken is not None and broken.until > self.node.loop.time():
+            self.node.loop.call_later(FAIL_AGAIN_S, self._on_failed_start, worker, broken.why, True)
+            return
         self.node.loop.call_later(
             self.node.config.integer("workers.start_timeout_ms") / 1000, self._see_started, worker
         )
@@ -83,19 +112,28 @@ class Pool:
             self.processes[worker.number] = WorkerProcess(self.node, worker, zygote, setup)
         except OSError as error:
             log.error("worker %d could not be started: %s", worker.number, error)
-            self.node.loop.call_soon(self._on_failed_start, worker, str(error))
+            ours = error.errno in OUR_TROUBLES
+            if not ours:
+                self._note_broken(interpreter, str(error))
+            self.node.loop.call_later(START_AGAIN_S if ours else 0, self._on_failed_start, worker, str(error), not ours)
 
     def _see_started(self, worker: Worker) -> None:
         """A zygote that has not forked for so long hangs, and all its workers wait for it."""
         process = self.processes.get(worker.number)
         if process is not None and process.pid == 0:
             log.error("zygote %d did not fork in time: it is killed", process.zygote.pid)
-            process.zygote.kill()
+            process.zygote.kill("it did not fork in time")
 
-    def _on_failed_start(self, worker: Worker, why: str) -> None:
-        death = Death(text=f"its worker could not be started: {why}", started=False)
-        self.node.core.on_exit(worker, 0, death, self.node.now())
+    def _on_failed_start(self, worker: Worker, why: str, charged: bool) -> None:
+        running = worker.outstanding[0].number if charged and worker.outstanding else 0
+        death = Death(text=f"its worker could not be started: {why}", started=charged, charged=charged)
+        self.node.core.on_exit(worker, running, death, self.node.now())
         self.node.touch()
+
+    def _note_broken(self, interpreter: Interpreter, why: str) -> None:
+        now = self.node.loop.time()
+        self._broken = {key: broken for key, broken in self._broken.items() if broken.until > now}
+        self._broken[key_of(interpreter)] = Broken(why, now + BROKEN_S)
 
     def never_was(self, process: CommandProcess) -> None:
         """It found that it could not begin, before it asked for a process; its call has ended."""
@@ -116,7 +154,12 @@ class Pool:
         if process is None:
             return
         running = process.collect()
-        self._report(process, running, self._death(process, status, running))
+        death = self._death(process, status, running)
+        if status < 0:  # the zygote's fork failed, and would again if it were asked at once
+            log.error("worker %d: %s", process.number, death.text)
+            self.node.loop.call_later(START_AGAIN_S, self._report, process, running, death)
+        else:
+            self._report(process, running, death)
 
     def _report(self, process: WorkerProcess | CommandProcess, running: int, death: Death) -> None:
         log.log(
@@ -157,13 +200,17 @@ class Pool:
                 del self._zygotes[key]
         level = logging.ERROR if not self.node.stopping else logging.INFO
         log.log(level, "zygote %d ended: %s", zygote.pid, why)
+        if zygote.is_broken:
+            self._note_broken(zygote.interpreter, why)
         self.sweep()
         for number in sorted(zygote.workers):
             process = self.processes.pop(number, None)
             if process is not None:
                 running = process.collect()
-                text = f"its worker's zygote ended: {why}"
-                self._report(process, running, Death(text=text, charged=False, started=process.pid != 0))
+                if process.pid == 0:
+                    self._on_failed_start(process.core, why, zygote.is_broken)
+                else:
+                    self._report(process, running, Death(text=f"its worker's zygote ended: {why}", charged=False))
         if self.on_zygote_gone is not None:
             self.on_zygote_gone()
 

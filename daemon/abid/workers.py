@@ -75,16 +75,27 @@ class WorkerProcess:
         }
         self._pipes: dict[int, int] = {}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.page, page_fd = SlotPage.create()
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(out_read, False)
-        os.set_blocking(err_read, False)
-        self._pipes = {out_read: STDOUT, err_read: STDERR}
-        with theirs:
+        fds: list[int] = []
+        try:
+            self.page, page_fd = SlotPage.create()
+            fds.append(page_fd)
+            for stream in (STDOUT, STDERR):
+                read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+                fds += (read_fd, write_fd)
+                os.set_blocking(read_fd, False)
+                self._pipes[read_fd] = stream
+            page_fd, out_read, out_write, err_read, err_write = fds
             zygote.fork(self.number, False, [theirs.fileno(), page_fd, out_write, err_write, out_read, err_read])
-        for fd in (page_fd, out_write, err_write):
-            os.close(fd)
+        except OSError:  # no descriptor is left, say: then the few that we got must not be lost too
+            for fd in self._pipes:
+                os.close(fd)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            for fd in fds:
+                if fd not in self._pipes:
+                    os.close(fd)
         self.channel = Channel(node.loop, ours, self._on_frame, self._on_channel_closed)
         self.channel.on_drained = self.port.pump
         self.port.channel = self.channel

@@ -48,13 +48,19 @@ class Zygote:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        interpreter: Interpreter,
         process: ZygoteProcess,
         on_forked: Callable[[int, int, int], None],
         on_exited: Callable[[int, int], None],
         on_gone: Callable[[Zygote, str], None],
     ) -> None:
+        self.interpreter = interpreter
         self.process = process
         self.pid = process.pid
+        self.is_broken = False
+        """It ended by itself, or hung, before it could fork a worker of Python: the next one would do the same."""
+        self._ready = False
+        self._killed_because = ""
         self.workers: set[int] = set()
         self._loop = loop
         self._on_forked = on_forked
@@ -69,8 +75,9 @@ class Zygote:
         self.workers.add(worker)
         self.channel.send(Kind.FORK, encode_items([Fork(worker, command)]), fds)
 
-    def kill(self) -> None:
+    def kill(self, why: str) -> None:
         """For one that hangs: its workers die with it, and ``on_gone`` follows."""
+        self._killed_because = self._killed_because or why
         self.process.kill()
 
     def close(self) -> None:
@@ -86,12 +93,13 @@ class Zygote:
                     self.workers.discard(worker)
                     self._on_exited(worker, status)
                 case _:
+                    self._ready = True
                     log.debug("zygote %d is ready", self.pid)
 
     def _on_channel_closed(self, why: str) -> None:
         if why:
             log.error("zygote %d: %s", self.pid, why)
-            self.kill()
+            self.kill(why)
 
     def _on_death(self) -> None:
         if self._gone:
@@ -106,6 +114,8 @@ class Zygote:
         tail = self.process.stderr_tail()
         self.process.close()
         why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        why = self._killed_because or f"{self.interpreter.executable} ended with {why}"
+        self.is_broken = not self._ready and (status >= 0 or bool(self._killed_because))
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
 
 
