@@ -12,6 +12,8 @@ from abi_worker import linux
 
 IDLE_S: Final = 1.0
 """So long without work, a worker with zombies leaves."""
+ZOMBIES_MAX: Final = 100
+"""With more of them a busy worker leaves as well: each holds a process number, of which a host may have 32768."""
 DAEMON_GONE: Final = 75
 """Exit status of a worker that lost its daemon, or whose task closed the connection to it (EX_TEMPFAIL)."""
 
@@ -33,6 +35,11 @@ def has_zombies() -> bool:
         return _peek() is not None
     except ChildProcessError:
         return False
+
+
+def count_zombies() -> int:
+    """Exact enough: children of all our threads that wait to be reaped."""
+    return sum(linux.is_zombie(pid) for pid in linux.children())
 
 
 def _peek() -> object:

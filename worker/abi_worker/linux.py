@@ -78,11 +78,22 @@ def children() -> list[int]:
 
 def _parent_of(pid: str) -> int:
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The name may hold blanks and parentheses; the fields behind the last parenthesis may not.
-            return int(file.readall().rpartition(b")")[2].split()[1])
+        return int(_stat(pid)[1])
     except (OSError, IndexError, ValueError):
         return -1
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return _stat(pid)[0] == b"Z"
+    except (OSError, IndexError):
+        return False
+
+
+def _stat(pid: int | str) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        # The name may hold blanks and parentheses; the fields behind the last parenthesis may not.
+        return file.readall().rpartition(b")")[2].split()
 
 
 def kill_children(known: Container[int] = ()) -> int:

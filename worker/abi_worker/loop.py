@@ -39,8 +39,11 @@ from abi_worker.execute import Executor
 from abi_worker.interrupt import OURS, Interrupts
 from abi_worker.output import Pipes
 from abi_worker.submitting import open_session
-from abi_worker.world import Directory, enter_world, limit_threads
+from abi_worker.surroundings import Surroundings
+from abi_worker.world import enter_world, limit_threads
 
+LOOK_NS: Final = 1_000_000_000
+"""How often a busy worker looks for zombies."""
 FLUSH_NS: Final = 1_000_000
 """Results wait this long for company at most."""
 LINGER_S: Final = 0.004
@@ -80,7 +83,7 @@ class Worker:
         self.options: dict[int, Options] = {}
         self.setup: Setup | None = None
         self.stopping = self.is_used_up = False
-        self.started = 0
+        self.started = self.looked = 0
         self.waiting = self.waits = 0
         """The call that waits for others, and for how many at once."""
         self.limited: Options | None = None
@@ -89,7 +92,7 @@ class Worker:
         """By function: how many calls of it until the worker leaves (``max_calls``)."""
         self.main_thread = threading.get_ident()
         self.interrupts = Interrupts(page.words)
-        self.directory = Directory()
+        self.surroundings = Surroundings()
         self.executor = Executor(self.interrupts, "")
         handlers: dict[Kind, Handler] = {
             Kind.SETUP: self.on_setup,
@@ -161,7 +164,7 @@ class Worker:
                 return
 
     def _begin(self, setup: Setup) -> None:
-        enter_world(setup, self.directory)
+        enter_world(setup, self.surroundings)
         context.host = self.executor.host = setup.host
         context.namespace = setup.namespace
         self.session = open_session(self.link, setup, self.blocked, self.unblocked)
@@ -171,7 +174,8 @@ class Worker:
         takes."""
         while departure.has_children():
             if self.link.wait(self.has_work, departure.IDLE_S):
-                return True
+                self._look_around(time.monotonic_ns())
+                return not self.is_used_up
             if departure.has_zombies():
                 return False
         return self.link.wait(self.has_work)
@@ -180,7 +184,8 @@ class Worker:
         """All calls that wait. One long function, because every line of it is paid by every call."""
         words, link, interrupts, pipes = self.words, self.link, self.interrupts, self.pipes
         outbox, poll, executor = link.outbox, pipes.poll, self.executor
-        functions, names, all_options, directory = executor.functions, executor.names, self.options, self.directory
+        functions, names, all_options = executor.functions, executor.names, self.options
+        surroundings = self.surroundings
         session, now = self.session, time.monotonic_ns
         flushed, gathered, armed = now(), 0, False
         args: Any
@@ -236,19 +241,27 @@ class Worker:
                 # Only now: 1. the value goes, and with it references in it: RELEASE. 2. the helper sends what waits.
                 # 3. RESULT comes after that, and names objects that the daemon has forgotten.
                 value = None
-                if directory.moved:
-                    directory.restore()
+                if surroundings.changed:
+                    self.is_used_up = not surroundings.restore()
                 if not options.max_retries or now() - flushed > FLUSH_NS or gathered > BATCH_BYTES:
                     link.flush()
                     flushed, gathered, armed = now(), 0, False
                     words[RUNNING] = 0
-                    if executor.unsent:
-                        executor.close_sent()
-                if options.max_calls and self._count_down(call, options):
+                    self._look_around(flushed)
+                if self.is_used_up or (options.max_calls and self._count_down(call, options)):
                     runs.clear()
                     break
         context.call = None
         link.flush()
+
+    def _look_around(self, now: int) -> None:
+        """After a flush."""
+        if self.executor.unsent:
+            self.executor.close_sent()
+        if now - self.looked > LOOK_NS:
+            self.looked = now
+            if departure.has_zombies() and departure.count_zombies() > departure.ZOMBIES_MAX:
+                self.is_used_up = True
 
     def _drop(self, number: int, run: Run) -> None:
         """The call that was about to start was recalled, and with it all behind it in its run."""

@@ -5,67 +5,24 @@ Nothing of it was in the zygote, so nothing is stale: a session has workers of i
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import posix
 import sys
 import time
 import types
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from abi.wire.schema import UNITS, Options, Setup
+from abi_worker.surroundings import Surroundings
 
 THREADS_VARIABLE: Final = "OMP_NUM_THREADS"
 _threads = ""
 """What we wrote there last."""
 
 
-class Directory:
-    """The directory that every call begins in. A call that went elsewhere is noticed by ``moved``, not by asking the
-    kernel after each one (1 µs): ``os.chdir`` and ``os.fchdir`` are wrapped. What C code does unasked is not
-    noticed."""
-
-    def __init__(self) -> None:
-        self.moved = False
-        self._fd = -1
-        for name in ("chdir", "fchdir"):
-            wrapped = self._noting(getattr(posix, name))
-            setattr(os, name, wrapped)
-            setattr(posix, name, wrapped)
-
-    def _noting(self, function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def change(*args: Any, **kwargs: Any) -> None:
-            function(*args, **kwargs)
-            self.moved = True
-
-        return change
-
-    def enter(self, path: str) -> str:
-        """Makes ``path`` the directory of all calls; ``/`` when that cannot be, and then why, in words."""
-        problem = ""
-        try:
-            os.chdir(path)
-        except (OSError, ValueError) as error:
-            os.chdir("/")
-            problem = f"abi: the program's directory {path!r} cannot be entered here ({error}); tasks run in /"
-        self._fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.moved = False
-        return problem
-
-    def restore(self) -> None:
-        """Back to where calls begin. Where a task closed our descriptor the next call stays where that one went."""
-        with contextlib.suppress(OSError):
-            os.fchdir(self._fd)
-        self.moved = False
-
-
-def enter_world(setup: Setup, directory: Directory) -> None:
+def enter_world(setup: Setup, surroundings: Surroundings) -> None:
     """Environment, directory, import path and ``__main__`` of the program."""
     set_environment(setup)
-    problem = directory.enter(setup.directory)
+    problem = surroundings.begin(setup.directory)
     sys.path[:] = setup.sys_path
     sys.path_importer_cache.clear()  # importlib.invalidate_caches would import 40 ms of importlib.metadata (3.13)
     sys.argv[:] = [setup.main_path]
