@@ -180,7 +180,7 @@ class Worker:
                 return False
         return self.link.wait(self.has_work)
 
-    def execute(self, runs: deque[Run]) -> None:  # noqa: C901
+    def execute(self, runs: deque[Run]) -> None:
         """All calls that wait. One long function, because every line of it is paid by every call."""
         words, link, interrupts, pipes = self.words, self.link, self.interrupts, self.pipes
         outbox, poll, executor = link.outbox, pipes.poll, self.executor
