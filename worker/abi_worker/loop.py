@@ -9,8 +9,10 @@ The way of one call, with the races that its order prevents:
 3. The result is pickled while RUNNING is still n: a crash in somebody's ``__reduce__`` is that call's crash.
 4. What it printed is told apart from what follows (``output``), and PRINTED goes before RESULT.
 5. RESULT waits in the outbox for company: until nothing is left to run, 1 ms has passed, or much has gathered. The
-   link's
-   helper sends what waits behind a call that takes long.
+   link's helper sends what waits behind a call that takes long.
+
+6. The value goes only after its RESULT has joined the outbox. Else: its references go with it, RELEASE; the helper sends
+   what waits; RESULT comes after that, and names objects that the daemon has forgotten.
 
 A call that may be started only once (``max_retries=0``) keeps its number in RUNNING, marked ENDING, until its result
 has left: otherwise a death in between would look as though it had never started.
@@ -185,8 +187,7 @@ class Worker:
         words, link, interrupts, pipes = self.words, self.link, self.interrupts, self.pipes
         outbox, poll, executor = link.outbox, pipes.poll, self.executor
         functions, names, all_options = executor.functions, executor.names, self.options
-        surroundings = self.surroundings
-        session, now = self.session, time.monotonic_ns
+        session, surroundings, now = self.session, self.surroundings, time.monotonic_ns
         flushed, gathered, armed = now(), 0, False
         args: Any
         kwargs: Any
@@ -238,9 +239,7 @@ class Worker:
                 if words[READING] or poll(0):
                     pipes.drain(number)
                 outbox.append(entry)
-                # Only now: 1. the value goes, and with it references in it: RELEASE. 2. the helper sends what waits.
-                # 3. RESULT comes after that, and names objects that the daemon has forgotten.
-                value = None
+                value = None  # only now: see 6.
                 if surroundings.changed:
                     self.is_used_up = not surroundings.restore()
                 if not options.max_retries or now() - flushed > FLUSH_NS or gathered > BATCH_BYTES:
