@@ -78,8 +78,8 @@ class Pool:
         """Make the process of a worker; frames sent to it wait until it is there.
 
         Where that fails for want of descriptors or memory, nobody is to blame and it is tried again a little later.
-        Where the interpreter itself is what fails, the call is charged, or a program would wait for ever for what cannot
-        come; and for a while the next ones are failed unseen, so that a million calls are not a million attempts.
+        Where the interpreter itself is what fails, the call is charged, or a program would wait for ever for what
+        cannot come; and for a while the next ones are failed unseen: a million calls are not a million attempts.
         """
         interpreter = self._own
         if not worker.command:

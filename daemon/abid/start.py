@@ -26,6 +26,7 @@ from abid import lock
 def run(arguments: argparse.Namespace) -> int:
     """The whole life of a daemon; its exit code. Raises AbiError for what is wrong before it is ready."""
     _open_standard_streams()
+    _disown_descriptors(arguments.ready_fd, close=arguments.detach)
     if arguments.config is not None:  # it is read again at a reload, and we leave this directory
         arguments.config = os.path.abspath(arguments.config)
     runtime_dir = Path(paths.runtime_dir(system=arguments.system))
@@ -95,6 +96,21 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for life
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _disown_descriptors(ready_fd: int, *, close: bool) -> None:
+    """What our starter had open is neither ours nor for those we start: a lock or a pipe of a script, held for as long
+    as a daemon lives, would hold up whoever waits for its end."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2:
+            try:
+                if close and fd != ready_fd:
+                    os.close(fd)
+                else:
+                    os.set_inheritable(fd, False)
+            except OSError:
+                continue  # the descriptor that listed the directory
 
 
 def _raise_descriptor_limit() -> None:

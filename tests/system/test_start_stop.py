@@ -147,7 +147,12 @@ def test_directories_and_socket_are_its_own(place: Place) -> None:
     assert place.run("abid", "start", "-d").returncode == 0
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode)
-        for path in (place.runtime_dir, place.state_dir, place.runtime_dir / "abid.sock", place.runtime_dir / "abid.log")
+        for path in (
+            place.runtime_dir,
+            place.state_dir,
+            place.runtime_dir / "abid.sock",
+            place.runtime_dir / "abid.log",
+        )
     }
     assert modes == {"run": 0o700, "state": 0o700, "abid.sock": 0o600, "abid.log": 0o600}
 
@@ -189,6 +194,18 @@ def test_with_every_standard_stream_closed(place: Place) -> None:
     assert place.run("abi", "status").returncode == 0
     assert place.run("abid", "stop").returncode == 0
     assert process.wait(WAIT_S) == 0
+
+
+def test_what_its_starter_had_open_is_let_go(place: Place) -> None:
+    """A script that waits for the end of a pipe is not held up by the daemon that it started, nor by its zygote."""
+    read_end, write_end = os.pipe()
+    done = place.run("abid", "start", "-d", pass_fds=[write_end])
+    assert done.returncode == 0
+    os.close(write_end)
+    assert select.select([read_end], [], [], WAIT_S)[0]
+    assert os.read(read_end, 1) == b""
+    assert place.run("abid", "stop").returncode == 0
+    os.close(read_end)
 
 
 def test_a_private_daemon_ends_with_its_owner() -> None:
@@ -306,7 +323,9 @@ def test_the_log_is_json_in_a_file_and_text_on_a_terminal(place: Place) -> None:
         assert lines[-1]["message"] == "stopped"
         assert {"time", "level", "logger", "message"} <= set(lines[0])
     master, slave = os.openpty()
-    process = subprocess.Popen([str(BIN / "abid"), "start"], env=place.environment, stderr=slave, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(BIN / "abid"), "start"], env=place.environment, stderr=slave, stdin=subprocess.DEVNULL
+    )
     os.close(slave)
     seen = b""
     while b"ready: pid" not in seen:

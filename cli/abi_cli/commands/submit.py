@@ -23,6 +23,7 @@ longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the q
 Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it.
 """
 SECOND_INTERRUPT_S = 2.0
+LOOK_FOR_SIGNALS_S = 0.25
 PRIORITIES = ("low", "normal", "high", "critical")
 
 
@@ -89,13 +90,20 @@ def _attached(control: Control, job: Object, as_json: bool) -> int:
 
 class _Interrupts:
     """Ctrl-C, counted. The first raises KeyboardInterrupt and blocks the signal; so a second one cannot strike in the
-    midst of what the first began, but waits for `second`."""
+    midst of what the first began, but waits for `second`.
+
+    A signal that comes when Python has looked for signals and has not yet begun to wait in the kernel is noticed at the
+    end of that wait, which may be never. So another one, without meaning, ends each wait a few times a second.
+    """
 
     def __enter__(self) -> _Interrupts:
         self._before = signal.signal(signal.SIGINT, self._on_first)
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_FOR_SIGNALS_S, LOOK_FOR_SIGNALS_S)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, self._before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
