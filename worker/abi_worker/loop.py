@@ -10,9 +10,8 @@ The way of one call, with the races that its order prevents:
 4. What it printed is told apart from what follows (``output``), and PRINTED goes before RESULT.
 5. RESULT waits in the outbox for company: until nothing is left to run, 1 ms has passed, or much has gathered. The
    link's helper sends what waits behind a call that takes long.
-
-6. The value goes only after its RESULT has joined the outbox. Else: its references go with it, RELEASE; the helper sends
-   what waits; RESULT comes after that, and names objects that the daemon has forgotten.
+6. The value goes only after its RESULT has joined the outbox. Else: its references go with it, RELEASE; the helper
+   sends what waits; RESULT comes after that, and names objects that the daemon has forgotten.
 
 A call that may be started only once (``max_retries=0``) keeps its number in RUNNING, marked ENDING, until its result
 has left: otherwise a death in between would look as though it had never started.
