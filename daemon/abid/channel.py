@@ -52,6 +52,8 @@ class Channel:
         self.closed = False
         self.on_frame = on_frame
         self.on_drained: Callable[[], None] | None = None
+        self.after_read: Callable[[], None] | None = None
+        """Called when what was read has been handled: a task goes on at once, without another turn of the loop."""
         self.on_broken: Callable[[ProtocolError], None] | None = None
         """What to do about a peer that breaks the protocol, in place of closing at once: say so first."""
         self._on_closed = on_closed
@@ -90,6 +92,8 @@ class Channel:
 
     def _on_readable(self) -> None:
         self.read_once()
+        if self.after_read is not None:
+            self.after_read()
 
     def read_once(self) -> bool:
         """Handle what is there now, one read's worth. False when there was nothing, or the connection ended."""

@@ -1,8 +1,8 @@
 """The loop of one daemon: events go into the core, effects come out and are carried out, batch by batch.
 
-Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all callbacks of this
-turn of the loop have run, ``_settle`` lets the core schedule once and performs what it decided. So a frame of a
-thousand results costs one scheduling, and nothing is awaited between reading the core's state and writing it.
+Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all that it read has been
+handled, ``settle`` lets the core schedule once and performs what it decided. So a frame of a thousand results costs one
+scheduling, and nothing is awaited between reading the core's state and writing it.
 """
 
 from __future__ import annotations
@@ -122,12 +122,15 @@ class Node:
         return not (self._touched or self._effects)
 
     def touch(self) -> None:
-        """Something changed in the core: settle when this turn's callbacks have run."""
+        """Something changed in the core: settle after this read, or when this turn's callbacks have run."""
         if not self._touched:
             self._touched = True
-            self.loop.call_soon(self._settle)
+            self.loop.call_soon(self.settle)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Schedule, and carry out what the core decided, if something changed since the last time."""
+        if not self._touched:
+            return
         self._touched = False
         core = self.core
         core.schedule(self.now())
@@ -152,12 +155,12 @@ class Node:
 
     def _set_timers(self) -> None:
         due = self.core.next_timer()
-        if due != self._timer_at:
+        # Only ever earlier: a worker's idle timeout moves on with every task, and a timer that fires too soon looks again.
+        if due is not None and (self._timer is None or due < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer, self._timer_at = None, due or 0
-            if due is not None:
-                self._timer = self.loop.call_later(max(0, due - self.now()) / 1e9, self._on_timer)
+            self._timer_at = due
+            self._timer = self.loop.call_later(max(0, due - self.now()) / 1e9, self._on_timer)
         if self._progress is None and self._watches_calls():
             self._progress = self.loop.call_later(PROGRESS_NS / 1e9, self._on_progress)
 

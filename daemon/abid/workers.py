@@ -98,6 +98,7 @@ class WorkerProcess:
                     os.close(fd)
         self.channel = Channel(node.loop, ours, self._on_frame, self._on_channel_closed)
         self.channel.on_drained = self.port.pump
+        self.channel.after_read = node.settle
         self.port.channel = self.channel
         self.channel.send(Kind.SETUP, encode_items([setup]))
         for fd in self._pipes:
