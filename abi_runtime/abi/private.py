@@ -156,8 +156,7 @@ def _environment(directory: str, resources: dict[str, float] | None) -> dict[str
     environment["ABI_RUNTIME_DIR"] = directory
     environment["ABI_STATE_DIR"] = os.path.join(directory, "state")
     if resources:
-        pairs = ", ".join(f'"{name}" = {amount}' for name, amount in resources.items())
-        environment["ABI_WORKERS_RESOURCES"] = "{" + pairs + "}"
+        environment["ABI_WORKERS_RESOURCES"] = ",".join(f"{name}={amount}" for name, amount in resources.items())
     folders = []
     for package in ("abi", "abid", "abi_worker"):
         spec = find_spec(package)
