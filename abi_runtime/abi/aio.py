@@ -9,13 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from abi.ref import Ref
-from abi.session import current, of
-
-if TYPE_CHECKING:
-    from abi.session import Session
+from abi.session import Session, of
 
 T = TypeVar("T")
 
@@ -64,8 +61,8 @@ _starting = threading.Lock()
 
 
 def _aside(settle: Callable[[Any], None], ended: Any) -> None:
-    """Have ``settle(ended)`` called in a thread beside: a future's callbacks are the user's, and may take as long as they
-    like and wait for other results. Whoever receives must not: all others' results come through it."""
+    """Have ``settle(ended)`` called in a thread beside: a future's callbacks are the user's, and may take as long as
+    they like and wait for other results. Whoever receives must not: all others' results come through it."""
     global _thread
     _waiting.put((settle, ended))
     if _thread is None:
@@ -134,4 +131,4 @@ def _failed(refs: Sequence[Ref[Any]]) -> Ref[Any] | None:
 def _value(ref: Ref[Any]) -> Any:
     end = ref.end
     assert end is not None
-    return (ref.home.session or current()).value_of(ref, end)
+    return Session.value_of(ref, end)

@@ -25,14 +25,14 @@ _is_loaded = False
 
 
 def _load() -> None:
-    global Ref, End, current, loads, of, record_of, _is_loaded
+    global Ref, End, Session, current, loads, of, record_of, _is_loaded
     from pickle import loads
 
     from abi.program import begin
 
     begin()
     from abi.ref import Ref, record_of
-    from abi.session import current, of
+    from abi.session import Session, current, of
     from abi.wire.schema import End
 
     _is_loaded = True
@@ -73,12 +73,12 @@ def _get(refs: Sequence[Ref[Any]], timeout: float | None) -> tuple[list[Any], Ba
     session = _session_of(refs)
     try:
         _await_all(session, refs, timeout)
-        return _values(session, refs), None
+        return _values(refs), None
     except AbiError as error:
         return [], error.with_traceback(None)
 
 
-def _values(session: Session, refs: Sequence[Ref[Any]]) -> list[Any]:
+def _values(refs: Sequence[Ref[Any]]) -> list[Any]:
     values = []
     for ref in refs:
         end = ref.state
@@ -91,11 +91,11 @@ def _values(session: Session, refs: Sequence[Ref[Any]]) -> list[Any]:
                 pass
         end = ref.end
         assert end is not None
-        values.append(session.value_of(ref, end))
+        values.append(Session.value_of(ref, end))
     return values
 
 
-def _await_all(session: Session, refs: Sequence[Ref[Any]], timeout: float | None) -> None:
+def _await_all(session: Session | None, refs: Sequence[Ref[Any]], timeout: float | None) -> None:
     """Until all have ended, or one has failed. Raises that failure, or GetTimeoutError."""
     at = 0
     failures = -1
@@ -117,12 +117,14 @@ def _await_all(session: Session, refs: Sequence[Ref[Any]], timeout: float | None
             at += 1
         else:
             return True
+        assert session is not None
         if failures != session.failures:
             failures = session.failures
             failed = next((ref for ref in refs if (end := ref.end) is not None and end.kind), None)
         return failed is not None
 
     if not done():
+        assert session is not None
         for ref in refs:
             session.want(ref)
         if not session.wait(done, timeout):
@@ -135,7 +137,7 @@ def _await_all(session: Session, refs: Sequence[Ref[Any]], timeout: float | None
     if failed is not None:
         end = failed.end
         assert end is not None
-        session.value_of(failed, end)
+        Session.value_of(failed, end)
 
 
 @overload
@@ -177,6 +179,7 @@ def wait(refs: Any, *, num_returns: int = 1, timeout: float | None = None) -> An
         return len(refs) - len(waiting) >= num_returns
 
     if not done():
+        assert session is not None
         for ref in waiting:
             session.want(ref)
         session.wait(done, timeout)
@@ -242,9 +245,9 @@ def _only_refs(refs: Sequence[Any], caller: str) -> list[Ref[Any]]:
     return list(refs)
 
 
-def _session_of(refs: Sequence[Ref[Any]]) -> Session:
-    """The one session of them all: ends that are known can be had even after it."""
+def _session_of(refs: Sequence[Ref[Any]]) -> Session | None:
+    """The session to wait in; None if all have ended, which can be had even after it."""
     for ref in refs:
         if record_of(ref).end is None:
             return of(ref)
-    return current() if refs[0].home.session is None else refs[0].home.session
+    return None

@@ -207,8 +207,8 @@ class Session:
         return ref
 
     def intern_function(self, digest: bytes, name: str, pickled: bytes, keep: list[Ref[Any]] | None = None) -> int:
-        """The function's number on this connection, sent once. ``keep`` are the references in it: as the function can be
-        called until the session ends, so long are they held. Raises SessionLost for one of another session."""
+        """The function's number on this connection, sent once. ``keep`` are the references in it: as the function can
+        be called until the session ends, so long are they held. Raises SessionLost for one of another session."""
         from abi.wire.schema import INLINE_BYTES_MAX
 
         if keep:
@@ -260,18 +260,22 @@ class Session:
             hooks.unblocked()
 
     def want(self, ref: Ref[Any]) -> None:
-        """See that the end of ``ref`` is on its way: of a borrowed one it has to be asked for."""
+        """See that the end of ``ref`` is on its way: of a borrowed one it has to be asked for. Raises SessionLost for a
+        reference of elsewhere: its number means another task here."""
         record = record_of(ref)
+        if record.home is not self.home and record.end is None:
+            raise _foreign(ref)
         if record.state is None:
             record.state = Reference(record.seq)
             self.pending[record.seq] = record
             self.outbox.append((Kind.WANT, record.state))
             self.posted()
 
-    def value_of(self, ref: Ref[Any], end: End) -> Any:
-        """The value that ``end`` brought. Raises what ``get`` raises."""
+    @staticmethod
+    def value_of(ref: Ref[Any], end: End) -> Any:
+        """The value that ``end`` brought, which needs no session any more. Raises what ``get`` raises."""
         if end.kind != EndKind.OK:
-            raise error_of(end, self.prefix)
+            raise error_of(end, ref.home.prefix)
         payload: bytes | memoryview = end.payload
         if end.parts is not None:
             payload = end.parts[ref.index].payload
@@ -460,11 +464,15 @@ def of(ref: Ref[Any]) -> Session:
     """The session that ``ref`` belongs to. Raises SessionLost if that has ended or was never this process's."""
     session = ref.home.session
     if session is None:
-        raise errors.SessionLost(
-            f"reference {ref.short} belongs to a session that has ended, or to another program",
-            hint="references mean something only to the program that made them, and to its tasks",
-        )
+        raise _foreign(ref)
     return session
+
+
+def _foreign(ref: Ref[Any]) -> errors.SessionLost:
+    return errors.SessionLost(
+        f"reference {ref.short} belongs to a session that has ended, or to another program",
+        hint="references mean something only to the program that made them, and to its tasks",
+    )
 
 
 def _after_fork() -> None:

@@ -97,8 +97,8 @@ def _map(fd: int, size: int) -> memoryview:
     if address == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    # Every view, and every slice of one, refers to this array; the memory goes with the last of them. Its length is rounded
-    # up, and cut by the view, since ctypes makes a class for every length.
+    # Every view, and every slice of one, refers to this array; the memory goes with the last of them. Its length is
+    # rounded up, and cut by the view, since ctypes makes a class for every length.
     whole = (ctypes.c_char * (1 << (size - 1).bit_length())).from_address(address)
     weakref.finalize(whole, unmap, address, size).atexit = False
     return memoryview(whole).cast("B")[:size].toreadonly()
