@@ -1,0 +1,402 @@
+"""A daemon for one program: started when none runs, found by nobody else, gone with the program however that ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from abi import paths
+from tests.system.harness import Daemon, Place, all_pids, alive, await_gone, clean_environment, command_line, eventually
+from tests.system.scripts import output_of, run_script, start_script
+
+pytestmark = pytest.mark.skipif(
+    any(map(os.path.exists, paths.candidates(clean_environment()))), reason="a daemon of the user's runs here"
+)
+
+HEAD = f"""
+import sys; sys.path.insert(1, {str(Path(__file__).parents[2])!r})
+import os, signal, threading, time
+import abi
+from tests.system.work import echo, fail, sleep
+"""
+
+
+class Nowhere(Place):
+    """A place whose environment leads to no daemon. Private ones put their directories into ``folder / "tmp"``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tmp = self.folder / "tmp"
+        self.tmp.mkdir()
+        self.environment = clean_environment(HOME=str(self.home), TMPDIR=str(self.tmp))
+
+    def directories(self) -> list[Path]:
+        return sorted(self.tmp.glob("abi-private-*"))
+
+    def processes(self) -> list[int]:
+        needle = os.fsencode(self.tmp / "abi-private-")
+        return [pid for pid in all_pids() if alive(pid) and needle in _environment_or_command(pid)]
+
+    def await_nothing(self) -> None:
+        eventually(lambda: not self.directories(), f"its directory is removed: {self.directories()}", 2)
+        await_gone(self.processes())
+
+
+def _environment_or_command(pid: int) -> bytes:
+    try:
+        return command_line(pid) + Path("/proc", str(pid), "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def nowhere() -> Iterator[Nowhere]:
+    made = Nowhere()
+    yield made
+    made.close()
+
+
+def test_it_starts_by_itself_and_goes_with_its_program(nowhere: Nowhere) -> None:
+    script = HEAD + """
+print(abi.get(echo.remote("first")))
+print("waiting", flush=True)
+sys.stdin.readline()
+"""
+    started = start_script(nowhere, script, stdin=subprocess.PIPE)
+    try:
+        started.await_out(b"waiting")
+        [directory] = nowhere.directories()
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert (directory / "abid.sock").is_socket()
+        assert len(nowhere.processes()) >= 3, "daemon, zygote, worker"
+        started.process.stdin.write(b"\n")  # type: ignore[union-attr]
+        started.process.stdin.flush()  # type: ignore[union-attr]
+        assert started.wait() == 0, started.err
+    finally:
+        started.close()
+    assert not nowhere.directories(), "gone before the program is"
+    await_gone(nowhere.processes())
+    assert started.err == b""
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "abi.get(echo.remote(1))",
+        "abi.get(abi.put(1))",
+        "abi.put(1)",
+        "abi.init()",
+        "abi.init('private')",
+        "abi.wait([echo.remote(1)])",
+        "list(abi.map(echo, range(3)))",
+        "echo.remote(1)",
+        "abi.get([])",
+        "abi.is_initialized() and 1 / 0",
+        "abi.shutdown()",
+        "echo.options(num_cpus=2)",
+        "import asyncio\nasync def main(): assert await echo.remote(3) == 3\nasyncio.run(main())",
+    ],
+)
+def test_anything_may_come_first(nowhere: Nowhere, first: str) -> None:
+    assert output_of(nowhere, HEAD + first + "\nprint('fine')\n") == "fine\n"
+    nowhere.await_nothing()
+
+
+WAYS_TO_END = {
+    "kill -9": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "os._exit": "os._exit(0)",
+    "segfault": "import ctypes, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)",
+    "exception": "raise SystemExit('an error')",
+    "exec": "os.execv('/bin/true', ['true'])",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_END)
+def test_it_goes_however_the_program_ends(nowhere: Nowhere, way: str) -> None:
+    script = HEAD + "refs = [sleep.remote(60) for _ in range(100)]\nabi.get(echo.options(num_cpus=0).remote(1))\n"
+    run_script(nowhere, script + WAYS_TO_END[way] + "\n")
+    nowhere.await_nothing()
+
+
+def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: Nowhere) -> None:
+    script = HEAD + "abi.get(echo.remote(1))\ntime.sleep(60)\n"
+    for delay_ms in (40, 80, 120, 160, 200, 250, 300):
+        started = start_script(nowhere, script)
+        time.sleep(delay_ms / 1000)  # not for luck: the moments are the test
+        started.process.kill()
+        started.close()
+        nowhere.await_nothing()
+
+
+def test_ctrl_c_during_the_start(nowhere: Nowhere) -> None:
+    for delay_ms in (100, 200):
+        started = start_script(nowhere, HEAD + "print('on', flush=True)\nabi.get(echo.remote(1))\ntime.sleep(60)\n")
+        started.await_out(b"on")
+        time.sleep(delay_ms / 1000)
+        started.signal(signal.SIGINT)
+        assert started.wait() != 0
+        assert started.err.rstrip().endswith(b"KeyboardInterrupt"), started.err
+        started.close()
+        nowhere.await_nothing()
+
+
+def test_two_programs_have_two(nowhere: Nowhere) -> None:
+    script = HEAD + "print(abi.get(echo.remote(1)), flush=True)\nsys.stdin.readline()\nprint(abi.get(echo.remote(2)))\n"
+    programs = [start_script(nowhere, script, stdin=subprocess.PIPE) for _ in range(2)]
+    try:
+        for program in programs:
+            program.await_out(b"1\n")
+        assert len(nowhere.directories()) == 2
+        programs[0].process.kill()
+        programs[0].wait()
+        programs[1].process.communicate(b"\n", timeout=20)
+        assert programs[1].process.returncode == 0, "it does not miss the other one"
+    finally:
+        for program in programs:
+            program.close()
+    nowhere.await_nothing()
+
+
+def test_it_is_found_by_its_workers_and_by_nobody_else(nowhere: Nowhere) -> None:
+    script = HEAD + """
+import subprocess
+
+@abi.remote
+def from_a_task():
+    inner = "import abi, os; from tests.system.work import echo; print(abi.get(echo.remote('inner')), os.environ['ABI_SOCKET'])"
+    return subprocess.run([sys.executable, "-c", inner], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": ":".join(sys.path)}).stdout
+
+print(abi.get(from_a_task.remote()), end="")
+print(sorted(name for name in os.environ if name.startswith("ABI_")))
+print(abi.get(echo.remote(os.listdir(os.environ["TMPDIR"]))))
+"""
+    lines = output_of(nowhere, script).splitlines()
+    assert re.fullmatch(rf"inner {nowhere.tmp}/abi-private-\w+/abid.sock", lines[0])
+    assert lines[1] == "[]"
+    assert lines[2].count("abi-private-") == 1, "the child of the task used the program's, and started none"
+
+
+def test_shutdown_and_init_again(nowhere: Nowhere) -> None:
+    script = HEAD + """
+before = [echo.remote(1), abi.put(2)]
+assert abi.get(before) == [1, 2]
+waiting = sleep.remote(60)
+import pickle
+unended = pickle.loads(pickle.dumps(waiting).replace(bytes.fromhex(waiting.home.prefix.hex()), b"elsewher"))
+folders = [set(os.listdir(os.environ["TMPDIR"]))]
+abi.shutdown()
+abi.shutdown()
+assert not abi.is_initialized()
+print(os.listdir(os.environ["TMPDIR"]), "after shutdown")
+try:
+    abi.get(waiting)
+except abi.errors.SessionLost as error:
+    print("lost")
+assert abi.wait([waiting], timeout=1) == ([waiting], [])
+assert abi.get(before) == [1, 2], "what was here is here"
+assert not abi.is_initialized(), "no daemon is needed for that"
+abi.init()
+running = sleep.remote(60)
+for use in (lambda: echo.remote(before[1]), lambda: abi.get([running, unended]), lambda: abi.wait([running, unended], num_returns=2)):
+    try:
+        use()
+    except abi.errors.SessionLost as error:
+        print("lost")
+assert abi.get(echo.remote(3)) == 3, "the same function, in a new session"
+folders.append(set(os.listdir(os.environ["TMPDIR"])))
+assert not folders[0] & folders[1]
+try:
+    abi.init()
+except RuntimeError as error:
+    print(error)
+abi.init(ignore_reinit_error=True)
+for n in range(3):
+    abi.shutdown()
+    assert abi.get(echo.remote(n)) == n, "and by itself"
+print("fine")
+"""
+    lines = output_of(nowhere, script).splitlines()
+    assert lines[0] == "[] after shutdown"
+    assert lines[1:5] == ["lost"] * 4
+    assert "connected already" in lines[5] and "ignore_reinit_error" in lines[5]
+    assert lines[-1] == "fine"
+    nowhere.await_nothing()
+
+
+def test_its_processors_and_resources_are_the_programs_choice(nowhere: Nowhere) -> None:
+    script = HEAD + """
+abi.init(num_cpus=3, resources={"licence": 2})
+print(abi.get(echo.options(num_cpus=3, resources={"licence": 2}).remote("all of it")))
+for options in ({"num_cpus": 4}, {"resources": {"licence": 3}}):
+    try:
+        abi.get(echo.options(**options).remote(1))
+    except abi.errors.Refused as error:
+        print("refused")
+abi.shutdown()
+abi.init("private", num_cpus=0.5)
+print(abi.get(echo.options(num_cpus=0.5).remote("half")))
+"""
+    assert output_of(nowhere, script).splitlines() == ["all of it", "refused", "refused", "half"]
+
+
+def test_addresses(nowhere: Nowhere, daemon: Daemon) -> None:
+    script = HEAD + """
+daemon, socket = sys.argv[1:]
+
+def attempt(*arguments, **keywords):
+    try:
+        abi.init(*arguments, **keywords)
+    except Exception as error:
+        print(type(error).__name__, str(error).splitlines()[0])
+    else:
+        print("connected", abi.get(echo.remote(1)))
+        abi.shutdown()
+
+for address in (daemon, socket, "unix:" + socket, "unix://" + socket, os.path.relpath(socket)):
+    attempt(address)
+began = time.monotonic()
+attempt("/no/such/place")
+attempt(sys.argv[0])
+attempt("auto")
+assert time.monotonic() - began < 2
+attempt(daemon, num_cpus=1)
+os.environ["ABI_SOCKET"] = socket
+attempt()
+attempt("private")
+os.environ["ABI_SOCKET"] = "/no/such/socket"
+attempt()
+os.environ["ABI_RUNTIME_DIR"] = daemon
+del os.environ["ABI_SOCKET"]
+attempt()
+attempt("auto")
+"""
+    lines = output_of(nowhere, script, str(daemon.runtime_dir), str(daemon.runtime_dir / "abid.sock")).splitlines()
+    assert lines[:5] == ["connected 1"] * 5
+    assert lines[5].startswith("DaemonUnreachable") and "/no/such/place" in lines[5]
+    assert lines[6].startswith("DaemonUnreachable")
+    assert lines[7].startswith("DaemonUnreachable")
+    assert lines[8].startswith("ValueError") and "private" in lines[8]
+    assert lines[9:11] == ["connected 1"] * 2
+    assert lines[11].startswith("DaemonUnreachable") and "/no/such/socket" in lines[11]
+    assert lines[12:] == ["connected 1"] * 2
+    nowhere.await_nothing()
+
+
+def test_a_private_daemon_that_dies_is_said_so_and_another_may_follow(nowhere: Nowhere) -> None:
+    script = HEAD + """
+assert abi.get(echo.remote(1)) == 1
+refs = [sleep.remote(60) for _ in range(10)]
+print("ready", flush=True)
+try:
+    abi.get(refs)
+except abi.errors.SessionLost as error:
+    print("lost:", error.message.splitlines()[0], flush=True)
+try:
+    echo.remote(1)
+except abi.errors.SessionLost:
+    print("until it is asked for")
+abi.init()
+print(abi.get(echo.remote("again")))
+"""
+    started = start_script(nowhere, script)
+    try:
+        started.await_out(b"ready")
+        [daemon] = [pid for pid in nowhere.processes() if b"abid\0start" in command_line(pid)]
+        began = time.monotonic()
+        os.kill(daemon, signal.SIGKILL)
+        assert started.wait() == 0, started.err
+        assert time.monotonic() - began < 5
+    finally:
+        started.close()
+    lines = started.out.decode().splitlines()
+    assert "private daemon ended" in lines[1]
+    assert lines[2:] == ["until it is asked for", "again"]
+    nowhere.await_nothing()
+
+
+def test_one_that_cannot_start_says_why(nowhere: Nowhere) -> None:
+    script = HEAD + """
+for _ in range(2):
+    try:
+        abi.get(echo.remote(1))
+    except abi.errors.AbiError as error:
+        print(type(error).__name__, error)
+"""
+    said = output_of(nowhere, script, env={"ABI_WORKERS_CPUS": "many"})
+    assert said.count("ConfigError") == 2
+    assert "ABI_WORKERS_CPUS" in said
+    assert not nowhere.directories()
+
+
+def test_a_forked_child_leaves_its_parents_daemon_alone(nowhere: Nowhere) -> None:
+    script = HEAD + """
+assert abi.get(echo.remote(1)) == 1
+for end in (lambda: os._exit(0), lambda: sys.exit(0), abi.shutdown):
+    pid = os.fork()
+    if pid == 0:
+        end()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert abi.get(echo.remote(2)) == 2
+pid = os.fork()
+if pid == 0:
+    assert abi.get(echo.remote(3)) == 3
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert abi.get(echo.remote(4)) == 4
+print("fine")
+"""
+    assert output_of(nowhere, script) == "fine\n"
+    nowhere.await_nothing()
+
+
+def test_what_tasks_print_is_all_there_before_a_program_ends(nowhere: Nowhere) -> None:
+    script = HEAD + """
+@abi.remote
+def talk(n):
+    print(f"line {n}")
+    print(f"error {n}", file=sys.stderr)
+
+abi.get([talk.remote(n) for n in range(50)])
+"""
+    done = run_script(nowhere, script)
+    assert sorted(re.findall(r"line (\d+)$", done.stdout, re.M), key=int) == [str(n) for n in range(50)]
+    assert sorted(re.findall(r"error (\d+)$", done.stderr, re.M), key=int) == [str(n) for n in range(50)]
+
+
+def test_importing_costs_little_and_starts_nothing(nowhere: Nowhere) -> None:
+    script = HEAD + """
+import threading
+assert threading.active_count() == 1
+assert "asyncio" not in sys.modules and "cloudpickle" not in sys.modules
+print(os.listdir(os.environ["TMPDIR"]))
+"""
+    assert output_of(nowhere, script) == "[]\n"
+
+
+def test_it_works_from_an_interpreter_without_its_packages_on_the_path(nowhere: Nowhere) -> None:
+    """As after `pip install --target`: only the program's own sys.path knows where abi is."""
+    import abi
+
+    root = str(Path(abi.__file__).parents[1])
+    text = f"import sys; sys.path.insert(0, {root!r}); import abi; print(abi.get(abi.remote(abs).remote(-4)))"
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        env=nowhere.environment,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.stdout, done.stderr) == ("4\n", "")
