@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONNECTION_CLOSED = 75
+"""A worker's exit code when it finds its connection or its pipes closed (``abi_worker.departure``)."""
+
 
 START_AGAIN_S = 0.1
 """After a start that failed for want of descriptors, processes or memory: other work may end meanwhile."""
@@ -181,7 +184,10 @@ class Pool:
         started = not process.page.left
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-            return Death(text=f"its worker ended with exit code {code}", exit_code=code, stderr=stderr, started=started)
+            text = f"its worker ended with exit code {code}"
+            if code == CONNECTION_CLOSED:
+                text += ", as it does when a task closed the connection to its daemon"
+            return Death(text=text, exit_code=code, stderr=stderr, started=started)
         name = signal_name(os.WTERMSIG(status))
         text = f"its worker was killed by {name}"
         oom = False

@@ -43,6 +43,8 @@ PIPE_READ_BYTES = 64 * 1024
 INTERRUPT_AGAIN_S = 0.1
 BETWEEN_CALLS_S = 0.001
 """How long to leave a pipe alone whose worker is between two calls and will take the bytes itself."""
+LAST_WORDS_S = 0.1
+"""From the end of its connection to the kill of a worker that does not go by itself."""
 STUCK_S = 0.05
 """And one whose program reads nothing of what there is already."""
 KINDS = (Kind.RESULT, Kind.DROPPED, Kind.PRINTED, Kind.BLOCKED, Kind.UNBLOCKED)
@@ -63,6 +65,7 @@ class WorkerProcess:
         self._pidfd = -1
         self._last_seq = 0
         self._run_epoch = 0
+        self._is_collected = False
         self._functions: set[int] = set()
         self._options: set[int] = set()
         self._decoders = decoders(KINDS)
@@ -322,12 +325,17 @@ class WorkerProcess:
     def _on_channel_closed(self, why: str) -> None:
         """It closed its socket, or broke the protocol. Its death is told by the zygote; see that it comes."""
         self.port.channel = None
-        self.kill(why and f"the worker broke the protocol: {why}")
+        if why:
+            self.kill(f"the worker broke the protocol: {why}")
+        elif not self._is_collected:
+            # One that ends by itself does so at once, and knows which call closed the connection.
+            self.node.loop.call_later(LAST_WORDS_S, self.kill, "a task closed its worker's connection to the daemon")
 
     def collect(self) -> int:
         """The process is gone: take in all it had said, and release what was held for it. Which call was running."""
         while self.channel.read_once():
             pass
+        self._is_collected = True
         self.channel.close("")
         number = self.page.running
         seq = self.seq_of(number)

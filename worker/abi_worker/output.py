@@ -20,9 +20,9 @@ import sys
 import time
 from typing import Any, Final, TextIO
 
-from abi.objects.slot_page import READING
+from abi.objects.slot_page import READING, RUNNING
 from abi.wire.schema import Kind, Printed
-from abi_worker import birth
+from abi_worker import birth, departure
 
 READ_BYTES: Final = 64 * 1024
 PRINTED_BYTES_MAX: Final = 1024 * 1024
@@ -66,8 +66,12 @@ class Pipes:
 
     def drain(self, number: int) -> None:
         """PRINTED for all that is there, in order within each stream, once the daemon has stopped reading."""
-        if any(event & select.POLLNVAL for _, event in self.poll(0)):
-            self._restore()
+        for fd, event in self.poll(0):
+            if event & select.POLLNVAL:
+                if fd in self._streams:
+                    self._words[RUNNING] = number  # it is this call's doing
+                    departure.daemon_is_gone("its pipes are closed")
+                self._restore()
         self._await_daemon()
         for fd, stream in self._streams.items():
             taken = 0
