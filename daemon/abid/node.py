@@ -140,7 +140,10 @@ class Node:
         enough = self.now() + SLICE_NS
         while effects:
             effect = effects.popleft()
-            performers[type(effect)](effect)
+            try:
+                performers[type(effect)](effect)
+            except Exception:  # a fault of ours: it costs one task, not all that is to be done after it
+                log.exception("%s could not be carried out", type(effect).__name__)
             if effects and self.now() > enough:  # a hundred workers to fork: let others have a turn, then go on
                 self.touch()
                 break

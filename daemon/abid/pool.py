@@ -84,9 +84,11 @@ class Pool:
         Where the interpreter itself is what fails, the call is charged, or a program would wait for ever for what
         cannot come; and for a while the next ones are failed unseen: a million calls are not a million attempts.
         """
-        interpreter = self._own
-        if not worker.command:
-            interpreter = self.node.sessions[worker.session.number].program.interpreter
+        program = None if worker.command else self.node.sessions.get(worker.session.number)
+        if program is None and not worker.command:  # it ended between the decision and now
+            self.node.loop.call_soon(self._on_failed_start, worker, "its program has ended", False)
+            return
+        interpreter = self._own if program is None else program.program.interpreter
         broken = self._broken.get(key_of(interpreter))
         if broken is not None and broken.until > self.node.loop.time():
             self.node.loop.call_later(FAIL_AGAIN_S, self._on_failed_start, worker, broken.why, True)
@@ -95,11 +97,10 @@ class Pool:
             self.node.config.integer("workers.start_timeout_ms") / 1000, self._see_started, worker
         )
         try:
-            if worker.command:
-                self.processes[worker.number] = CommandProcess(self.node, worker, self._zygote(self._own))
+            zygote = self._zygote(interpreter)
+            if program is None:
+                self.processes[worker.number] = CommandProcess(self.node, worker, zygote)
                 return
-            program = self.node.sessions[worker.session.number]
-            zygote = self._zygote(program.program.interpreter)
             setup = Setup(
                 session=program.prefix,
                 submitter=worker.submitter,

@@ -24,9 +24,9 @@ from abi.errors import ProtocolError
 from abi.objects.blob import Blob
 from abi.objects.fence import barrier
 from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
-from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.codec import decode_items, decoders, encode_failure, encode_items
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
-from abi.wire.schema import Call, Kind, Part, Run, Setup, Values
+from abi.wire.schema import Call, End, EndKind, Failure, Kind, Part, Run, Setup, Values
 from abid.channel import Channel
 from abid.output import STDERR, STDOUT, Lines
 from abid.submitters import Blobs, Submitter
@@ -167,11 +167,18 @@ class WorkerProcess:
             size=record.size,
             dependencies=record.dependencies,
         )
+        try:
+            tasks = self.core.session.tasks
+            payloads = [payload_of(tasks[item.seq], item.index) for item in record.dependencies or ()]
+        except KeyError:  # the session has ended, and this call with it
+            return
+        except ProtocolError as error:
+            self.node.loop.call_soon(self._fail, record, error.message)
+            return
         values: list[Part] = []
         fds: list[int] = []
         room = BATCH_BYTES - len(record.arguments)
-        for dependency in record.dependencies or ():
-            part, blob = payload_of(self.core.session.tasks[dependency.seq], dependency.index)
+        for part, blob in payloads:
             room -= 16 + len(part.payload)
             if values and (room < 0 or len(fds) + len(own) >= DESCRIPTORS_MAX):
                 self.channel.send(Kind.VALUES, encode_items([Values(record.number, values)]), fds)
@@ -184,6 +191,13 @@ class WorkerProcess:
             values, fds = [], []
         call.values = values or None
         self._send_run([call], own + fds)
+
+    def _fail(self, record: Record, why: str) -> None:
+        """A call that cannot be sent, since it asks for an object that is none."""
+        failure = Failure("ProtocolError", why, host=self.node.host)
+        end = End(record.seq, EndKind.ERROR, encode_failure(failure), record.attempt)
+        self.node.core.on_results(self.core, [end], self.node.now(), None)
+        self.node.touch()
 
     def recall(self) -> int:
         """Take back what has not started; the number of the call that has (0: none), to be told to the core."""
