@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -451,6 +452,62 @@ print("all", flush=True)
         assert rider.wait() == 0, rider.err.decode()
         assert rider.out == b"all\n"
         assert notes(log) == Counter(str(n) for n in range(10)), "once each: what ran was delivered before the end"
+    finally:
+        rider.close()
+        daemon.close()
+
+
+def test_a_program_that_goes_on_submitting_and_nesting_rides_through_drains(ear: Ear, tmp_path: Path) -> None:
+    """While a daemon drains, parents that run get their children, and what the program still sends waits for the next
+    daemon: nothing is refused, nothing runs twice."""
+    text = """
+import sys, time
+import abi
+from tests.system.words import note, say, hold
+log, ear, gate = sys.argv[1:]
+
+@abi.remote(max_retries=0)
+def child(n):
+    note(log, f"child{n}")
+    return n
+
+@abi.remote(max_retries=0)
+def parent(n):
+    note(log, f"parent{n}")
+    say(ear, n)
+    hold(gate)
+    return sum(abi.get([child.remote(10 * n + k) for k in range(3)]))
+
+refs = [parent.remote(n) for n in range(2)]
+print("sent", flush=True)
+sys.stdin.readline()
+refs += [parent.remote(n) for n in range(2, 6)]
+time.sleep(0.01)  # longer than the helper thread lingers
+print("sent more", flush=True)
+assert abi.get(refs) == [30 * n + 3 for n in range(6)]
+print("all", flush=True)
+"""
+    log, gate = str(tmp_path / "starts"), str(tmp_path / "gate")
+    daemon = Daemon(cpus=2)
+    rider = start(daemon, "-c", text, log, ear.path, gate, stdin=subprocess.PIPE)
+    try:
+        ear.hear_many(2)
+        daemon.kill(signal.SIGTERM)
+        daemon.await_log("draining")
+        assert rider.process.stdin is not None
+        rider.process.stdin.write(b"\n")
+        rider.process.stdin.close()
+        rider.await_out(b"sent more")
+        let_go(gate)
+        assert daemon.wait() == 0
+        assert notes(log) == Counter(
+            ["parent0", "parent1", *(f"child{10 * n + k}" for n in range(2) for k in range(3))]
+        )
+        daemon.start()
+        assert rider.wait() == 0, rider.err.decode()
+        assert rider.out.endswith(b"all\n")
+        expected = [f"parent{n}" for n in range(6)] + [f"child{10 * n + k}" for n in range(6) for k in range(3)]
+        assert notes(log) == Counter(expected), "once each"
     finally:
         rider.close()
         daemon.close()
