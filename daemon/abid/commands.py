@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from abi.errors import ProtocolError
 from abi.objects.slot_page import SlotPage
 from abi.wire.codec import decode_items, decoders, encode_failure, encode_items
 from abi.wire.frames import Frame
@@ -124,6 +125,8 @@ class CommandProcess:
         self.node.touch()
 
     def _on_ended(self, ended: CommandEnded) -> None:
+        if not 0 <= ended.status <= 0xFFFF:
+            raise ProtocolError(f"{ended.status} is no wait status")
         job, record = self._job, self._record
         assert job is not None and record is not None
         self.page.running = 0
