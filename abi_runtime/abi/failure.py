@@ -164,7 +164,7 @@ def _refused(failure: Failure, name: str, task_id: str) -> errors.AbiError:
     if failure.type_name == "SessionLost":
         return errors.SessionLost(text, hint="call abi.shutdown() and start again")
     if failure.type_name in ("QueueFull", "QueueFullError", "busy"):
-        return errors.QueueFullError(f"{name} ({task_id}): {text}")
+        return errors.QueueFullError(f"{name} ({task_id}): {text}", retry_after_ms=failure.retry_after_ms)
     return errors.Refused(f"{name} ({task_id}): {text}")
 
 

@@ -204,6 +204,8 @@ class Failure(Item):
     notes: list[str] = []
     stderr: str = ""
     """The last lines the worker wrote to stderr, when it died."""
+    retry_after_ms: int = 0
+    """REFUSED because a queue was full: when there may be room again."""
 
 
 class Put(Item):

@@ -37,11 +37,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     processes_max: int
     """Workers at once. Nested tasks may go to twice that, since their parents keep a process each while they wait."""
     tasks_max: int = 1_100_000
-    """Open tasks of a session: a million, and what is under way."""
+    """Open tasks of a program: a million, and what is under way."""
     bytes_max: int = 2 << 30
-    """Arguments of a session's open tasks, looked at before each batch (which a frame bounds)."""
+    """Arguments of a program's open tasks, looked at before each batch (which a frame bounds)."""
     nested_reserve: int = 10_000
-    """What workers may submit beyond ``tasks_max``: their parents could not end otherwise."""
+    """What its tasks may submit beyond ``tasks_max``, all of them together: they could not end otherwise."""
     aging_ns: int = 10_000_000_000
     """Waiting this long is worth one step of priority; a shape that found no room for so long has room reserved."""
     batch_ns: int = 1_500_000
@@ -200,7 +200,11 @@ class Board:
             return session.functions[record.function].wire.name
         return f"{record.seq:x}"
 
-    def failure(self, session: Session, record: Record, kind: int, text: str, stderr: str = "") -> bytes:
-        """The payload of an end that we decide."""
+    def failure(
+        self, session: Session, record: Record, kind: int, text: str, stderr: str = "", retry_after_ms: int = 0
+    ) -> bytes:
+        """The payload of an end that we decide. ``retry_after_ms``: it is refused for now, not for ever."""
         name = self.task_name(session, record)
-        return _encode(Failure(TYPE_NAMES[kind], text, host=self.host, task_name=name, stderr=stderr))
+        type_name = "QueueFullError" if retry_after_ms else TYPE_NAMES[kind]
+        failure = Failure(type_name, text, host=self.host, task_name=name, stderr=stderr, retry_after_ms=retry_after_ms)
+        return _encode(failure)

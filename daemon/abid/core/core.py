@@ -76,7 +76,7 @@ class Core:
             departure.wake(board, worker)
         for table in (session.tasks, session.queues, session.wants, session.outbox, session.holders, session.idle):
             table.clear()
-        session.open_tasks = session.open_bytes = 0
+        session.open_tasks = session.open_bytes = session.nested_tasks = session.nested_bytes = 0
         board.delivering.pop(session.number, None)
         if not session.workers:
             board.sessions.pop(session.number, None)

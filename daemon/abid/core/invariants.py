@@ -68,12 +68,16 @@ def _places(board: Board) -> dict[int, list[str]]:
 
 def _check_session(board: Board, session: Session, places: dict[int, list[str]], counts: list[int]) -> None:
     pins: dict[int, int] = {}
-    opened = size = 0
+    opened = size = nested = nested_size = 0
     for record in session.tasks.values():
         counts[record.state] += record.options >= 0 and record.state != task.ENDED
         if record.state != task.ENDED:
             opened += 1
-            size += len(record.arguments) + record.size
+            own = len(record.arguments) + record.size
+            size += own
+            if record.seq >> COUNTER_BITS:
+                nested += 1
+                nested_size += own
         _check_record(record, places.get(id(record), []))
         for dependency in record.dependencies or ():
             pins[dependency.seq] = pins.get(dependency.seq, 0) + 1
@@ -92,6 +96,8 @@ def _check_session(board: Board, session: Session, places: dict[int, list[str]],
         raise InvariantError(f"{session!r} has {opened} open tasks")
     if size != session.open_bytes:
         raise InvariantError(f"{session!r} counts {session.open_bytes} bytes, there are {size}")
+    if (nested, nested_size) != (session.nested_tasks, session.nested_bytes):
+        raise InvariantError(f"{session!r} counts {session.nested_tasks} nested tasks, there are {nested}")
 
 
 def _check_record(record: Record, places: list[str]) -> None:

@@ -35,11 +35,9 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
     if not holder.identity:
         _renumber(session, holder, records)
         functions_count, options_count = len(session.functions), len(session.options)
-    reserve = board.limits.nested_reserve if submitter else 0
-    room = board.limits.tasks_max + reserve - session.open_tasks
-    if room < len(records) or session.open_bytes >= board.limits.bytes_max + (reserve << 10):
-        room = 0 if session.open_bytes >= board.limits.bytes_max + (reserve << 10) else room
-        records = _refuse_beyond(board, session, submitter, records, room, now)
+    room, bytes_room = _room(board, session, submitter)
+    if room < len(records) or bytes_room <= 0:
+        records = _refuse_beyond(board, session, submitter, records, room, bytes_room, now)
     tasks, options = session.tasks, session.options
     known_function = known_options = -1
     append: Callable[[Record], None] = _nowhere
@@ -104,29 +102,44 @@ def _renumber(session: Session, holder: Holder, records: list[Record]) -> None:
         record.options = options[record.options]
 
 
+def _room(board: Board, session: Session, submitter: int) -> tuple[int, int]:
+    """Tasks and bytes of arguments that a submitter may add. A program is held to what it knows of, its own tasks: it
+    waits for room by itself, and would be refused for no reason that it can see if those of its tasks counted too."""
+    limits = board.limits
+    if submitter == ROOT:
+        tasks, size = session.open_tasks - session.nested_tasks, session.open_bytes - session.nested_bytes
+        return limits.tasks_max - tasks, limits.bytes_max - size
+    tasks_max, bytes_max = limits.tasks_max + limits.nested_reserve, limits.bytes_max + (limits.nested_reserve << 10)
+    return tasks_max - session.open_tasks, bytes_max - session.open_bytes
+
+
 def _refuse_beyond(
-    board: Board, session: Session, submitter: int, records: list[Record], room: int, now: int
+    board: Board, session: Session, submitter: int, records: list[Record], room: int, bytes_room: int, now: int
 ) -> list[Record]:
-    """The records for which there is room (and those known already); the others are refused."""
+    """The records for which there is room (and those known already); the others are refused. One without arguments
+    needs no room for them."""
     text = f"queue full; try again after {board.limits.retry_after_ms} ms"
     kept = []
     for record in records:
         if record.seq in session.tasks or record.seq >> COUNTER_BITS != submitter:
             kept.append(record)
-        elif room > 0:
+        elif room > 0 and (bytes_room > 0 or not (record.arguments or record.size)):
             room -= 1
             kept.append(record)
         else:
-            _refuse(board, session, record, EndKind.REFUSED, text, now)
+            _refuse(board, session, record, EndKind.REFUSED, text, now, board.limits.retry_after_ms)
     return kept
 
 
-def _refuse(board: Board, session: Session, record: Record, kind: EndKind, text: str, now: int) -> None:
+def _refuse(
+    board: Board, session: Session, record: Record, kind: EndKind, text: str, now: int, retry_after_ms: int = 0
+) -> None:
     """An end for a record that was never admitted: recorded, held by its submitter like any other."""
     if record.state == task.NEW and record.seq not in session.tasks:
         _open(board, session, record)
     record.dependencies = record.nested = None  # nothing was pinned for it yet
-    finish(board, session, record, End(record.seq, kind, board.failure(session, record, kind, text)), None, now)
+    failure = board.failure(session, record, kind, text, retry_after_ms=retry_after_ms)
+    finish(board, session, record, End(record.seq, kind, failure), None, now)
 
 
 def _open(board: Board, session: Session, record: Record) -> None:
@@ -135,8 +148,12 @@ def _open(board: Board, session: Session, record: Record) -> None:
     record.linked = True
     board.stats.submitted += 1
     session.open_tasks += 1
-    session.open_bytes += len(record.arguments) + record.size
+    size = len(record.arguments) + record.size
+    session.open_bytes += size
     submitter = record.seq >> COUNTER_BITS
+    if submitter != ROOT:
+        session.nested_tasks += 1
+        session.nested_bytes += size
     holder = session.holders.get(submitter)
     if submitter != ROOT and holder is not None:
         record.holds = 0
@@ -287,8 +304,12 @@ def finish(board: Board, session: Session, record: Record, end: End, blobs: list
         record.state = ENDED
         record.end = end
         board.stats.ended[end.kind] += 1
+        size = len(record.arguments) + record.size
         session.open_tasks -= 1
-        session.open_bytes -= len(record.arguments) + record.size
+        session.open_bytes -= size
+        if record.seq >> COUNTER_BITS != ROOT:
+            session.nested_tasks -= 1
+            session.nested_bytes -= size
         board.discard(record.blobs)
         record.blobs = blobs
         record.linked = record.linked or blobs is not None

@@ -38,7 +38,8 @@ class Session:
     """Core's record of a session."""
 
     __slots__ = (
-        "account", "closed", "commands", "functions", "functions_by_digest", "holders", "idle", "namespace", "number",
+        "account", "closed", "commands", "functions", "functions_by_digest", "holders", "idle", "namespace", "nested_bytes",
+        "nested_tasks", "number",
         "open_bytes", "open_tasks", "options", "options_by_value", "outbox", "queues", "stalled", "submitter_next",
         "tasks", "user", "user_account", "wants", "workers",
     )  # fmt: skip
@@ -57,8 +58,11 @@ class Session:
         self.tasks: dict[int, Record] = {}
         self.open_tasks = 0
         """Those that have not ended."""
+        self.nested_tasks = 0
+        """Of these, those that tasks submitted: the program is not told of them, so they leave its own limit alone."""
         self.open_bytes = 0
         """Of their arguments."""
+        self.nested_bytes = 0
         self.functions: list[FunctionRecord] = []
         self.functions_by_digest: dict[bytes, FunctionRecord] = {}
         self.options: list[OptionsRecord] = []
