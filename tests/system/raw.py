@@ -14,8 +14,8 @@ import cloudpickle
 import msgspec
 
 from abi.interpreter import this_interpreter
-from abi.wire.codec import encode_items
-from abi.wire.schema import ITEMS, Function, Kind, Options, Task
+from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.schema import Function, Kind, Options, Task
 from tests.system.harness import WAIT_S, Place
 
 HEADER = struct.Struct("<IBBH")
@@ -91,7 +91,7 @@ class Raw:
         while True:
             kind, payload = self.frame()
             if kind == wanted:
-                return msgspec.msgpack.decode(payload, type=list[ITEMS[wanted]])  # type: ignore[misc]
+                return decode_items(decoders([wanted]), kind, payload)
             assert kind != Kind.REFUSED, payload
 
     def _take(self, size: int) -> bytes:

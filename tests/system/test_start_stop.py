@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def place() -> Iterator[Place]:
 
 
 @contextmanager
-def running(*flags: str, **options: str) -> Iterator[Daemon]:
+def running(*flags: str, **options: Any) -> Iterator[Daemon]:
     made = Daemon(*flags, **options)
     try:
         yield made

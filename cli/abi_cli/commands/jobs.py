@@ -21,9 +21,11 @@ def run(arguments: argparse.Namespace) -> int:
     with connect() as control:
         answer = control.request("jobs", all=arguments.all)
     if arguments.json:
-        json.write({"jobs": answer["jobs"]})
+        json.write(answer)
     elif answer["jobs"]:
         print(text.table(job.HEAD, [job.row(each) for each in answer["jobs"]]))
     else:
         text.note("no jobs" if arguments.all else "no jobs wait or run; `abi jobs --all` shows finished ones")
+    if left_out := answer.get("left_out"):
+        text.note(f"{left_out} older ones are not listed")
     return exits.OK
