@@ -11,7 +11,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import abi
 from abi import errors, ids
@@ -112,11 +112,6 @@ def _cut(text: str) -> str:
 
 
 # --- in the program ---------------------------------------------------------------------------------------------------
-
-
-def raise_end(end: End, prefix: bytes, name: str = "") -> NoReturn:
-    """Raises what ``get`` raises for an end other than OK."""
-    raise error_of(end, prefix, name) from None
 
 
 def error_of(end: End, prefix: bytes, name: str = "") -> errors.AbiError:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Final
 
 COUNTER_BITS: Final = 40
-COUNTER_MASK: Final = (1 << COUNTER_BITS) - 1
 SUBMITTERS_MAX: Final = 1 << 23  # the sequence stays below 2**63, so that it is a signed 64-bit integer anywhere
 SHORT_LETTERS: Final = 8
 TEXT_LETTERS: Final = 26
@@ -66,8 +65,3 @@ def from_text(text: str) -> bytes:
     if number >= _MODULUS:
         raise ValueError(f"{text!r} is not the id of a task: it is out of range")
     return (number * _UNSCRAMBLE % _MODULUS).to_bytes(16, "big")
-
-
-def is_prefix(text: str) -> bool:
-    """Whether ``text`` could be the beginning of an id as people see it."""
-    return 0 < len(text) <= TEXT_LETTERS and all(letter in _VALUES for letter in text)

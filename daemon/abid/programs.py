@@ -46,7 +46,6 @@ class ProgramSession:
         self.port = Submitter(node, core, ROOT)
         self.output_queued_bytes = 0
         self._unnoted: list[Callable[[], None]] = []
-        self._submitters = 0
         self._grace: asyncio.TimerHandle | None = None
         self._ended = False
         self._pidfd = pidfd
@@ -54,11 +53,6 @@ class ProgramSession:
 
     def __repr__(self) -> str:
         return f"<session {self.prefix.hex()} of {self.program.name}, pid {self.pid}>"
-
-    def next_submitter(self) -> int:
-        """A number for the next worker, unique in the life of the session."""
-        self._submitters += 1
-        return self._submitters
 
     def attach(self, channel: Channel) -> None:
         """This connection speaks for the program from now on; one that spoke before is closed."""

@@ -80,7 +80,3 @@ class Queue:
             records.popleft()
             self.dead -= 1
         return None
-
-    def put_back(self, records: list[Record]) -> None:
-        """To the front, in their order."""
-        self.records.extendleft(reversed(records))

@@ -72,6 +72,3 @@ class Worker:
             if record.number == number:
                 return record
         return None
-
-    def is_live(self) -> bool:
-        return self.phase == Phase.LIVE
