@@ -249,6 +249,17 @@ def test_time_runs_out_interrupt_then_kill() -> None:
     assert shell.end_of(session, 1).kind == EndKind.TIMED_OUT
 
 
+def test_clocks_of_calls_that_ended_in_time_do_not_gather() -> None:
+    shell = FakeShell(cpus=1)
+    session = shell.session()
+    shell.define(session, ROOT, Options(1, timeout_ns=24 * 3600 * SECOND))
+    for seq in range(1, 1001):
+        shell.submit(session, Record(seq, 0, 1))
+    shell.run_all()
+    assert all(shell.end_of(session, seq).kind == EndKind.OK for seq in range(1, 1001))
+    assert len(shell.core.board.clocks) < 100
+
+
 def test_what_nobody_has_is_refused_at_once_by_name() -> None:
     shell = FakeShell(cpus=2, gpus=("A",))
     session = shell.session()

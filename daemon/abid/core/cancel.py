@@ -13,6 +13,8 @@ from abid.core.workers import Phase, Worker
 
 LOOK_AGAIN_NS: Final = 5_000_000
 """When a watched call has not been seen to start, its clock is looked at again after this."""
+CLOCKS_SPARE: Final = 64
+"""Clocks of ended calls that are not worth a look at all of them."""
 
 
 def on_cancel(board: Board, session: Session, seqs: list[int], force: bool, recursive: bool, now: int) -> None:
@@ -45,8 +47,21 @@ def _cancel(board: Board, session: Session, record: Record, cause: int, now: int
 
 
 def watch(board: Board, worker: Worker, record: Record, timeout_ns: int, now: int) -> None:
-    """Start the clock of a call that was just dispatched."""
+    """Start the clock of a call that was just dispatched.
+
+    A call that ends leaves its clock behind, perhaps for days. A worker runs one watched call at a time, so when there
+    are many more clocks than workers most are such, and go: the heap stays as small as the host.
+    """
+    if len(board.clocks) > 2 * len(board.workers) + CLOCKS_SPARE:
+        board.clocks[:] = [clock for clock in board.clocks if _is_needed(board, clock)]
+        heapq.heapify(board.clocks)
     heapq.heappush(board.clocks, (now + timeout_ns, worker.number, record.number, False))
+
+
+def _is_needed(board: Board, clock: tuple[int, int, int, bool]) -> bool:
+    _, number, call, _ = clock
+    worker = board.workers.get(number)
+    return worker is not None and worker.find(call) is not None
 
 
 def on_timer(board: Board, now: int) -> None:
