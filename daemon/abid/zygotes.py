@@ -18,6 +18,7 @@ from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
 from abid.channel import Channel
+from abid.commands import signal_name
 from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Zygote:
         self.channel.close("")
         tail = self.process.stderr_tail()
         self.process.close()
-        why = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        why = f"killed by {signal_name(-status)}" if status < 0 else f"exit code {status}"
         why = self._killed_because or f"{self.interpreter.executable} ended with {why}"
         self.is_broken = not self._ready and (status >= 0 or bool(self._killed_because))
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
