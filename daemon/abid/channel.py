@@ -10,9 +10,12 @@ size the owner watches (``queued``), so that what is sent to a slow reader is ma
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -158,7 +161,8 @@ class Channel:
         if self.closed or self._closing:
             return
         data = memoryview(HEADER.pack(len(payload), kind, codec, len(fds)) + payload)
-        if not self._unsent:
+        is_first = not self._unsent
+        if is_first:
             try:
                 sent = send_with_fds(self._sock, data, fds)
             except BlockingIOError:
@@ -170,10 +174,26 @@ class Channel:
                 return
             if sent:
                 data, fds = data[sent:], ()
+        try:
+            # Queued descriptors are duplicated: their owner may close them before the kernel has taken ours.
+            held = _duplicates(fds)
+        except OSError as error:
+            # Nothing may follow a frame that is lost. Whoever hears of the end says again, or runs again, what was in it.
+            self._closing = True
+            self._loop.call_soon(self.close, f"no descriptor is left to send with: {error.strerror}")
+            return
+        if is_first:
             self._loop.add_writer(self._fd, self._on_writable)
-        # Queued descriptors are duplicated: their owner may close them before the kernel has taken ours.
-        self._unsent.append((data, tuple(os.dup(fd) for fd in fds)))
+        self._unsent.append((data, held))
         self.queued += len(data)
+
+    def unread_bytes(self) -> int:
+        """What the peer has not read of what the kernel took; 0 when it has read all, or is gone."""
+        try:
+            said = fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, by its other name
+        except OSError:
+            return 0
+        return int.from_bytes(said, sys.byteorder)
 
     def _on_writable(self) -> None:
         unsent = self._unsent
@@ -232,3 +252,15 @@ class Channel:
 def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    """Raises OSError when there is no room for all of them, and then keeps none."""
+    held: list[int] = []
+    try:
+        for fd in fds:
+            held.append(os.dup(fd))  # noqa: PERF401 - those that there are must be closed if one fails
+    except OSError:
+        _close_all(held)
+        raise
+    return held

@@ -7,6 +7,7 @@ reader's place in a queue and nothing more.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
@@ -38,6 +39,9 @@ size_of = attrgetter("size")
 QUEUED_BYTES_MAX = 1024 * 1024
 """Bytes handed to the kernel's queue before we wait for it to drain: enough to keep any reader busy."""
 ITEMS_PER_FRAME_MAX = 4096
+LOOK_AGAIN_S = 0.005
+"""After a reader was found behind: the kernel does not tell when it has read. 64 MiB each time is more than any can
+use."""
 ENDS_PER_FRAME_MAX = 1024
 """Ends that are encoded before their size is known: a hundred megabytes at the very worst."""
 OUTGOING_SPARE_MAX = 65_536
@@ -56,6 +60,9 @@ class Submitter:
         self.unread_bytes = 0
         """Results and output that wait for their reader, when it does not keep up."""
         self.outgoing: deque[tuple[int, Item, list[Blob] | None]] = deque()
+        self._beside = 0
+        """Bytes of results in shared memory that were sent since the reader was last seen to have read all."""
+        self._look_again: asyncio.TimerHandle | None = None
         self._handlers: dict[int, Callable[[list[Any], list[int]], None]] = {
             Kind.FUNCTION: self._on_function,
             Kind.OPTIONS: self._on_options,
@@ -159,8 +166,12 @@ class Submitter:
         channel = self.channel
         if channel is None:
             return
-        while self.outgoing and channel.queued < QUEUED_BYTES_MAX and not channel.closed:
+        while (
+            self.outgoing and channel.queued < QUEUED_BYTES_MAX and not channel.closed and not self._is_behind(channel)
+        ):
             kind, items, fds = self._next_frame()
+            if fds:
+                self._beside += sum(map(_shared_bytes, items))
             channel.send(kind, encode_items(items), fds)
         if not self.outgoing and self.unread_bytes:
             self.unread_bytes = 0
@@ -170,6 +181,23 @@ class Submitter:
         if self._paused and not self.outgoing:
             self._paused = False
             channel.resume_reading()
+
+    def _is_behind(self, channel: Channel) -> bool:
+        """Whether its reader has left alone as much in shared memory as it may leave unread. The few bytes that
+        announce it fit the kernel's buffer by the thousand, so a full buffer would say so too late."""
+        if self._beside <= self.node.core.board.limits.unread_results_bytes_max:
+            return False
+        if not channel.unread_bytes():
+            self._beside = 0
+            return False
+        if self._look_again is None:
+            self._look_again = self.node.loop.call_later(LOOK_AGAIN_S, self._pump_again)
+        return True
+
+    def _pump_again(self) -> None:
+        self._look_again = None
+        if self.channel is not None and self.channel.on_drained is not None:
+            self.channel.on_drained()
 
     def _next_frame(self) -> tuple[int, list[Item], list[int]]:
         """A run of items of one kind from the front of the queue, within the limits of a frame."""
@@ -188,6 +216,10 @@ class Submitter:
             items.append(item)
             size += 32 + (_inline_bytes(item) if type(item) is End else 256)
         return kind, items, fds
+
+
+def _shared_bytes(item: Any) -> int:
+    return sum(part.size for part in (item, *(item.parts or ()))) if type(item) is End else 0
 
 
 def _inline_bytes(end: End) -> int:
