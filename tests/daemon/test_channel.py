@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -164,3 +165,21 @@ def test_the_last_words_are_said_before_it_closes(end: End) -> None:
         end.turn(1)
     assert received == 20 * (100_000 + HEADER.size)
     assert end.closed == [""]
+
+
+def test_a_frame_whose_descriptors_cannot_be_kept_ends_the_connection(
+    end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it only lost, somebody would wait for ever for what was in it; were more sent, it would be taken for whole."""
+    for _ in range(20):
+        end.channel.send(18, b"x" * 100_000)
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(os, "dup", lambda fd: (_ for _ in ()).throw(full))
+    end.channel.send(19, b"lost", [0])
+    end.channel.send(20, b"behind it")
+    end.turn()
+    assert end.closed == ["no descriptor is left to send with: Too many open files"]
+    received = b""
+    while data := end.peer.recv(1 << 20):
+        received += data
+    assert b"behind it" not in received
