@@ -33,6 +33,8 @@ START_AGAIN_S = 0.1
 BROKEN_S = 5.0
 """How long an interpreter that does not start is not tried again: somebody may be repairing it."""
 FAIL_AGAIN_S = 0.001
+LET_GO_S = 3.0
+"""How long a zygote may take to end all below it before it is killed. The daemon waits a little longer than that."""
 OUR_TROUBLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC})
 
 
@@ -233,6 +235,8 @@ class Pool:
             self.node.loop.call_later(SWEEP_AGAIN_S, self._sweep_once)
         else:
             self._sweeping = False
+            if self.on_zygote_gone is not None:
+                self.on_zygote_gone()
 
     def prune(self) -> None:
         """Let go of zygotes that no session uses; the daemon's own stays."""
@@ -242,10 +246,17 @@ class Pool:
                 zygote.close()
 
     def close(self) -> None:
-        """End everything: each zygote kills all below it and goes."""
+        """End everything: each zygote kills all below it and goes. One that does not, because somebody stopped it, say,
+        is killed, and its workers with it."""
         for zygote in self._zygotes.values():
             zygote.close()
+            self.node.loop.call_later(LET_GO_S, self._kill, zygote)
+
+    def _kill(self, zygote: Zygote) -> None:
+        if zygote in self._zygotes.values():
+            zygote.kill("it did not end in time")
 
     @property
     def empty(self) -> bool:
-        return not self._zygotes
+        """Whether nothing of ours runs any more, be it an orphan of a zygote that died."""
+        return not self._zygotes and not self._sweeping

@@ -102,6 +102,16 @@ def test_what_the_file_system_refuses_is_one_sentence(place: Place, flags: list[
     eventually(lambda: not place.processes(), "its zygote is gone too", ORPHAN_S)
 
 
+def test_a_zygote_that_does_not_end_is_killed(daemon: Daemon) -> None:
+    """Somebody stopped it: it hears of no end, and would stay for ever with all that it had forked."""
+    job = daemon.run("abi", "submit", "-d", "--", "sleep", "1000").stdout.strip()
+    eventually(lambda: daemon.json("abi", "show", job)["pid"], "it runs")
+    for pid in set(daemon.processes()) - {daemon.pid}:
+        os.kill(pid, signal.SIGSTOP)
+    assert daemon.run("abid", "stop", "--now").returncode == 0
+    eventually(lambda: not daemon.processes(), "its zygote is gone too", ORPHAN_S)
+
+
 def test_a_place_that_is_taken_by_something_else(place: Place) -> None:
     (place.runtime_dir / "abid.sock").write_text("mine")
     done = place.run("abid", "start", "-d")
