@@ -144,6 +144,7 @@ class Node:
                 performers[type(effect)](effect)
             except Exception:  # a fault of ours: it costs one task, not all that is to be done after it
                 log.exception("%s could not be carried out", type(effect).__name__)
+                self._give_up(effect)
             if effects and self.now() > enough:  # a hundred workers to fork: let others have a turn, then go on
                 self.touch()
                 break
@@ -155,6 +156,13 @@ class Node:
         self._set_timers()
         if self.on_settled is not None:
             self.on_settled()
+
+    def _give_up(self, effect: Effect) -> None:
+        """Calls that never reached their worker would wait there for ever. Its death gives them back, and counts: a call
+        that is at fault comes to an end."""
+        process = self.pool.processes.get(effect.worker.number) if isinstance(effect, Dispatch) else None
+        if process is not None:
+            process.kill("what it was to run could not be sent")
 
     def _set_timers(self) -> None:
         due = self.core.next_timer()
