@@ -8,20 +8,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import struct
 from typing import TYPE_CHECKING, BinaryIO
 
 from abi.errors import AbiError, UsageError
+from abi.wire.job_log import HEAD, STDERR, STDOUT
 
 if TYPE_CHECKING:
     from abid.control import Answer
     from abid.jobs import Job
     from abid.node import Node
 
-LOG_RECORD = struct.Struct("<BxxxIQ")
-"""Head of a record in a job's log: stream, length, wall-clock ns (see ``abi_worker.command_log``)."""
 LOG_SLICE_BYTES = 256 * 1024
-STREAMS = {1: "stdout", 2: "stderr"}
+STREAMS = {STDOUT: "stdout", STDERR: "stderr"}
 WATCHES_MAX = 256
 """One client follows this many things on one connection; it may open another."""
 TIMEOUT_S_MAX = 10 * 366 * 24 * 3600.0
@@ -110,15 +108,15 @@ class LogWatch(Watch):
         at = 0
         pending: list[bytes] = []  # neighbours of one stream go as one: a command may write byte by byte
         pending_stream = 0
-        while len(data) - at >= LOG_RECORD.size:
-            stream, length, _written_ns = LOG_RECORD.unpack_from(data, at)
-            end = at + LOG_RECORD.size + length
+        while len(data) - at >= HEAD.size:
+            stream, length, _written_ns = HEAD.unpack_from(data, at)
+            end = at + HEAD.size + length
             if end > len(data):
                 break
             if stream != pending_stream:
                 self._say(pending_stream, pending, at)
                 pending, pending_stream = [], stream
-            pending.append(data[at + LOG_RECORD.size : end])
+            pending.append(data[at + HEAD.size : end])
             at = end
         self._say(pending_stream, pending, at)
         self.offset += at

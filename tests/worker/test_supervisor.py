@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from abi.wire.job_log import HEAD
 from abi.wire.schema import Command, CommandEnded, CommandSignal, Kind
-from abi_worker.command_log import RECORD
 from tests.worker.zygote_harness import Process, Zygote, await_death
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C"}
@@ -50,9 +50,9 @@ class Job:
         """What came through each stream, out of whole records."""
         data, at, streams = self.path.read_bytes(), 0, {1: b"", 2: b""}
         while at < len(data):
-            stream, length, wall_ns = RECORD.unpack_from(data, at)
+            stream, length, wall_ns = HEAD.unpack_from(data, at)
             assert abs(time.time_ns() - wall_ns) < 3600 * 10**9
-            at += RECORD.size
+            at += HEAD.size
             streams[stream] += data[at : at + length]
             at += length
         assert at == len(data)
@@ -116,7 +116,7 @@ def test_what_the_command_left_running_ends_with_it(shared_zygote: Zygote, tmp_p
 
 def test_output_is_told_at_once_and_then_not_too_often(shared_zygote: Zygote, tmp_path: Path) -> None:
     job = Job(shared_zygote, tmp_path, shell("echo first; exec sleep 1000"))
-    assert job.process.side.await_item(Kind.COMMAND_GREW).size == RECORD.size + len("first\n")
+    assert job.process.side.await_item(Kind.COMMAND_GREW).size == HEAD.size + len("first\n")
     job.process.side.send(Kind.COMMAND_SIGNAL, CommandSignal(signal.SIGKILL))
     job.end()
     chatty = "import time\nfor n in range(200): print(n, flush=True); time.sleep(0.001)"

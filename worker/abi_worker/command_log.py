@@ -1,4 +1,4 @@
-"""The log of a command: records ``<BxxxIQ`` — stream (1 or 2), length, wall-clock ns — each followed by its bytes.
+"""The log of a command, as its supervisor writes it (see ``abi.wire.job_log``).
 
 One write(2) a record on a descriptor with O_APPEND: a reader that sees a record's head sees, at the latest one write
 later, its bytes; whoever crashes leaves whole records behind. The daemon and ``abi logs`` read the same file.
@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import time
-from typing import Final
 
-RECORD: Final = struct.Struct("<BxxxIQ")
-STDOUT: Final = 1
-STDERR: Final = 2
+from abi.wire.job_log import HEAD, STDERR
 
 
 class CommandLog:
@@ -30,8 +26,8 @@ class CommandLog:
     def append(self, stream: int, data: bytes) -> None:
         if self._full:
             return
-        if self._bytes_max and self.size + RECORD.size + len(data) > self._bytes_max:
-            data = data[: max(self._bytes_max - self.size - RECORD.size, 0)]
+        if self._bytes_max and self.size + HEAD.size + len(data) > self._bytes_max:
+            data = data[: max(self._bytes_max - self.size - HEAD.size, 0)]
             if data:
                 self._write(stream, data)
             self._end(f"the log's limit of {self._bytes_max} bytes is reached")
@@ -39,7 +35,7 @@ class CommandLog:
             self._write(stream, data)
 
     def _write(self, stream: int, data: bytes) -> None:
-        record = RECORD.pack(stream, len(data), time.time_ns()) + data
+        record = HEAD.pack(stream, len(data), time.time_ns()) + data
         try:
             written = os.write(self.fd, record)
         except OSError as error:

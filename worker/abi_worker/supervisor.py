@@ -14,11 +14,12 @@ import signal
 import time
 from typing import Final, NoReturn
 
+from abi.wire.job_log import STDERR, STDOUT
 from abi.wire.schema import Command, CommandEnded, CommandGrew, CommandSignal, CommandStarted, Kind
 from abi_worker import linux
 from abi_worker.channel import Channel
 from abi_worker.command import NOT_RUN, CommandFailed, start
-from abi_worker.command_log import STDERR, STDOUT, CommandLog
+from abi_worker.command_log import CommandLog
 
 READ_BYTES: Final = 64 * 1024
 """As much as a pipe holds, unless somebody changed it."""
