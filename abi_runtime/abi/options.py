@@ -101,7 +101,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "workers.start_timeout_ms", 30_000,
-        "A worker that is not ready after this long is killed and counts as crashed.", 100,
+        "A zygote that has not forked a worker after this long is killed, its workers too.", 100,
     ),
     Option(
         "queue.tasks_max", "integer", 2_000_000, "tasks",

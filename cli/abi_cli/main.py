@@ -17,16 +17,16 @@ from abi_cli import exits
 COMMANDS = {
     "submit": "run a command, with its output and exit code here",
     "jobs": "list jobs",
-    "show": "all that is known of one job or task",
+    "show": "all that is known of one job",
     "logs": "print a job's output, or follow it",
     "wait": "wait for jobs to end; exits with their code",
-    "cancel": "end jobs or tasks",
+    "cancel": "end jobs",
     "status": "the daemon and what it is doing",
     "config": "every setting and where it came from; check a file",
     "bench": "measure this machine",
     "version": "the version of abi",
 }
-_OF_ABID = ("start", "stop", "reload", "drain", "install-service")
+_OF_ABID = ("start", "stop", "reload", "install-service")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`abi cancel ID…`: end jobs or tasks, by interrupt, or with --force at once."""
+"""`abi cancel ID…`: end jobs, by interrupt, or with --force at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abi.control import connect
 from abi_cli import exits
 from abi_cli.output import job, json
 
-SUMMARY = "End jobs or tasks."
+SUMMARY = "End jobs."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

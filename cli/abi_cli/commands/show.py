@@ -1,4 +1,4 @@
-"""`abi show ID`: all that the daemon knows of one job or task."""
+"""`abi show ID`: all that the daemon knows of one job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from abi_cli import exits
 from abi_cli.masking import masked_environment
 from abi_cli.output import job, json
 
-SUMMARY = "Show all that is known of one job or task."
+SUMMARY = "Show all that is known of one job."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
