@@ -55,7 +55,7 @@ class Link:
     """See the module. ``outbox``, ``releases`` and ``lost`` may be read and appended to from any thread.
 
     ``on_lost`` runs in a thread that receives, once per loss: it may ``replace`` the socket; if it does not, every
-    ``wait`` returns. ``delivered`` runs after each batch of frames, outside the mask. ``busy`` says whether answers
+    ``wait`` returns. ``delivered`` runs after each batch of frames; it must not wait. ``busy`` says whether answers
     are due.
     """
 
@@ -113,10 +113,13 @@ class Link:
         guard = self._own_guard()
         guard.enter()
         try:
-            while not self.lost and not self._push():
-                self._breathe(guard)
+            self._send_all(guard, leads=False)
         finally:
             guard.leave()
+
+    def _send_all(self, guard: Guard, *, leads: bool) -> None:
+        while not self.lost and not self._push():
+            self._breathe(guard, leads)
 
     def flush_now(self) -> None:
         """Send what the kernel takes at once, and no more: for a goodbye."""
@@ -149,9 +152,9 @@ class Link:
             # 3. the deletion leaves that one item, which nobody is to send. So arm again.
             self.helper.arm()
 
-    def _breathe(self, guard: Guard) -> None:
-        """Wait until there is room to send, receiving meanwhile unless another thread does."""
-        leading = self._lead.acquire(blocking=False)
+    def _breathe(self, guard: Guard, leads: bool) -> None:
+        """Wait until there is room to send, receiving meanwhile unless another thread does. ``leads``: this does."""
+        leading = leads or self._lead.acquire(blocking=False)
         try:
             poll = select.poll()
             poll.register(self.sock, select.POLLOUT | (select.POLLIN if leading else 0))
@@ -160,9 +163,9 @@ class Link:
             guard.resume()
             if leading and any(event & ~select.POLLOUT for _fd, event in events):
                 self._receive(0.0, guard)
-                self._notify(guard)
+                self._notify()
         finally:
-            if leading:
+            if leading and not leads:
                 self._release_lead()
 
     def arm(self) -> None:
@@ -199,7 +202,7 @@ class Link:
                 if self.lost:
                     self._recover(guard)
                 elif self._receive(0.0, guard):
-                    self._notify(guard)
+                    self._notify()
             finally:
                 self._release_lead()
                 guard.leave()
@@ -217,11 +220,11 @@ class Link:
                         return done()
                     continue
                 if self.outbox or self._outgoing:
-                    self.flush()
+                    self._send_all(guard, leads=True)
                 left = None if deadline is None else max(0.0, deadline - monotonic())
                 if not self._receive(left, guard):
                     return done()
-                self._notify(guard)
+                self._notify()
                 self.helper.seen += 1
             return True
         finally:
@@ -315,15 +318,14 @@ class Link:
                 raise ProtocolError(f"a frame of kind {kind} came without its {count} descriptors")
             self.handlers[kind](items, [self._descriptors.popleft() for _ in range(count)])
 
-    def _notify(self, guard: Guard) -> None:
-        """Wake the followers whose wait is over, and let ``delivered`` do what may run user code."""
+    def _notify(self) -> None:
+        """Wake the followers whose wait is over, and let ``delivered`` tell others. Masked: an interrupt in the
+        middle of it would lose what somebody awaits."""
         for follower in tuple(self._followers):
             if follower.done():
                 follower.wake()
         if self.delivered is not None:
-            guard.pause()
             self.delivered()
-            guard.resume()
 
     def _release_lead(self) -> None:
         self._lead.release()
@@ -354,7 +356,7 @@ class Link:
         finally:
             self._leader = 0
         guard.resume()
-        self._notify(guard)
+        self._notify()
         return not self.lost
 
     def replace(self, sock: socket.socket, rebuild: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:

@@ -381,7 +381,7 @@ class Session:
             self._watched.append((callback, ref))
 
     def _deliver(self) -> None:
-        """Outside the mask: callbacks may run user code."""
+        """Callbacks pass the news on to loops and other threads: none runs user code."""
         while self._watched:
             try:
                 callback, ref = self._watched.popleft()
