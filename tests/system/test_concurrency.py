@@ -491,6 +491,7 @@ print("through", flush=True)
         for number in (signal.SIGKILL, signal.SIGTERM):
             daemon.kill(number)
             if number == signal.SIGTERM:
+                daemon.await_log("draining")
                 daemon.kill(number)
             daemon.wait()
             daemon.start()
