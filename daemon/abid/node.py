@@ -284,7 +284,8 @@ class Node:
             prefix = self.identity + secrets.token_bytes(4)
             number = int.from_bytes(prefix, "big")
         pidfd = watch_program(pid)
-        core = self.core.open_session(number, uid, self.now(), namespace=hello.namespace)
+        life = 1 + self.incarnation % 2047 if wanted else 0
+        core = self.core.open_session(number, uid, self.now(), namespace=hello.namespace, life=life)
         session = ProgramSession(self, core, pid, pidfd, program, hello.namespace, prefix)
         if wanted and hello.token:
             session.token = hello.token

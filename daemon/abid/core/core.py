@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from abi.errors import ProtocolError
+from abi.ids import SUBMITTERS_MAX
 from abi.wire.schema import UNITS, End, EndKind, Function, Options, Put
 from abid.core import cancel, departure, effects, lifecycle, options, recall, results, scheduler
 from abid.core import why as why_
@@ -25,6 +26,8 @@ from abid.core.session import Session
 from abid.core.task import ASSIGNED, QUEUED, WAITING, Record
 from abid.core.workers import Worker
 
+SUBMITTERS_PER_LIFE: Final = 1 << 12
+"""Numbers for a session's workers under one daemon: more than a program has in the life of one, as a rule."""
 DEFINITIONS_MAX: Final = 1 << 20
 """Functions, and options, that one submitter may define: a program that makes one for each call ends somewhere."""
 
@@ -38,12 +41,14 @@ class Core:
     # Sessions.
 
     def open_session(
-        self, number: int, user: int, now: int, commands: bool = False, namespace: str = "default"
+        self, number: int, user: int, now: int, commands: bool = False, namespace: str = "default", life: int = 0
     ) -> Session:
-        """``commands``: each worker is a supervisor that runs one task."""
+        """``commands``: each worker is a supervisor that runs one task. ``life``: not 0 for a session that an earlier
+        daemon had; its workers are numbered apart from those of then, whose tasks the program may still refer to."""
         board = self.board
         session = Session(number, user, board.users.setdefault(user, Account()), commands, namespace)
         session.account.since = now
+        session.submitter_next += life % (SUBMITTERS_MAX // SUBMITTERS_PER_LIFE) * SUBMITTERS_PER_LIFE
         board.sessions[number] = session
         return session
 
