@@ -178,7 +178,7 @@ class Channel:
             # Queued descriptors are duplicated: their owner may close them before the kernel has taken ours.
             held = _duplicates(fds)
         except OSError as error:
-            # Nothing may follow a frame that is lost. Whoever hears of the end says again, or runs again, what was in it.
+            # Nothing may follow a frame that is lost. Who hears of the end says again, or runs again, what was in it.
             self._closing = True
             self._loop.call_soon(self.close, f"no descriptor is left to send with: {error.strerror}")
             return
