@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import sys
-from typing import BinaryIO
 
 from abi.control import Control, Object
-from abi_cli.output import json
+from abi_cli.output import json, raw
 
 
 def follow(control: Control, identity: str, *, until_end: bool, streams: list[str], as_json: bool) -> Object:
@@ -21,18 +20,6 @@ def follow(control: Control, identity: str, *, until_end: bool, streams: list[st
         if as_json:
             json.write(event)
         else:
-            _pass_on(str(event["stream"]), base64.b64decode(event["data"]))
+            own = sys.stderr if event["stream"] == "stderr" else sys.stdout
+            raw.write_all(own, base64.b64decode(event["data"]))
     return control.result
-
-
-def _pass_on(stream: str, data: bytes) -> None:
-    sink = _sink(stream)
-    if sink is not None:
-        sink.write(data)
-        sink.flush()
-
-
-def _sink(stream: str) -> BinaryIO | None:
-    """Our own stream of that name; None if we were started with it closed."""
-    own = sys.stderr if stream == "stderr" else sys.stdout
-    return None if own is None else own.buffer

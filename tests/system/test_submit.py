@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
@@ -89,10 +90,12 @@ def test_bytes_are_not_touched(daemon: Daemon) -> None:
     assert program.err == bytes(reversed(range(256)))
 
 
-def test_fifty_megabytes_come_whole_and_the_daemon_stays_small(daemon: Daemon) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_fifty_megabytes_come_whole_and_the_daemon_stays_small(daemon: Daemon, unbuffered: str) -> None:
     code = "import sys\nfor n in range(50):\n    sys.stdout.buffer.write(n.to_bytes(4, 'big') * (1 << 18))"
     before = rss_bytes(daemon.pid)
-    program = daemon.open("abi", "submit", "--", sys.executable, "-c", code)
+    environment = daemon.environment | {"PYTHONUNBUFFERED": unbuffered}
+    program = daemon.open("abi", "submit", "--", sys.executable, "-c", code, env=environment)
     asked = 0
     while program._read_one():  # other people are served meanwhile
         while len(program._out) >= asked:
@@ -102,6 +105,28 @@ def test_fifty_megabytes_come_whole_and_the_daemon_stays_small(daemon: Daemon) -
     expected = b"".join(n.to_bytes(4, "big") * (1 << 18) for n in range(50))
     assert hashlib.sha256(program.out).digest() == hashlib.sha256(expected).digest()
     assert rss_bytes(daemon.pid) - before < 16 << 20
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_pipe_that_somebody_made_non_blocking(daemon: Daemon, unbuffered: str, as_json: bool) -> None:
+    """Some programs leave a shared terminal or pipe so; a full one is then an error, and no reason to lose anything."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    program = daemon.open(
+        *("abi", "submit", *(["--json"] if as_json else []), "--", "head", "-c", "3000000", "/dev/zero"),
+        stdout=write_end,
+        env=daemon.environment | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(write_end)
+    eventually(lambda: daemon.json("abi", "jobs")["jobs"] == [], "the job is over, its reader has not begun")
+    with open(read_end, "rb") as pipe:
+        seen = pipe.read()
+    assert program.wait() == 0, program.err
+    if as_json:
+        lines = [json.loads(line) for line in seen.splitlines()]
+        seen = b"".join(base64.b64decode(line["data"]) for line in lines if "data" in line)
+    assert seen == bytes(3_000_000)
 
 
 @pytest.mark.parametrize(("name", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139)])

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping
 
 from abi.errors import AbiError, Busy
+from abi_cli.output.raw import write_all
 
 
 def write(answer: Mapping[str, object]) -> None:
     """Print one object on standard output."""
-    print(json.dumps(answer), flush=True)
+    write_all(sys.stdout, json.dumps(answer).encode("ascii") + b"\n")
 
 
 def write_error(error: AbiError) -> None:
