@@ -19,7 +19,7 @@ from abi import errors
 from tests.system.harness import Daemon, eventually
 from tests.system.inside import inside, session
 from tests.system.tasks import descend, leaf, parent, stay
-from tests.system.words import Ear, let_go
+from tests.system.words import Ear, hold, let_go, say
 
 
 @pytest.fixture
@@ -214,3 +214,31 @@ def test_wait_gives_the_processor_back_too() -> None:
 
     with inside(cpus=1):
         assert abi.get(waits.remote(), timeout=25) == 3
+
+
+# Cards. The probe that finds real ones is a later matter; what is done with those it finds is not.
+
+
+def test_cards_belong_to_one_worker_at_a_time_and_are_named_before_user_code_runs(ear: Ear, tmp_path: Path) -> None:
+    gate, path = str(tmp_path / "gate"), ear.path
+
+    @abi.remote(num_gpus=1, num_cpus=0)
+    def draws(name: str) -> tuple[str, str | None, str | None, int]:
+        say(path, name)
+        hold(gate)
+        return name, os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER"), os.getpid()
+
+    two_cards = "import abid.gpus\nabid.gpus.NoCards.uuids = lambda self: ['GPU-a', 'GPU-b']"
+    with inside(before=two_cards) as daemon:
+        refs = [draws.remote(str(n)) for n in range(3)]
+        ear.hear_many(2)
+        said = await_queued(daemon, 1)
+        assert said["resources"]["gpus"] == {"total": 2, "free": 0}
+        assert not ear.heard()
+        let_go(gate)
+        found = abi.get(refs, timeout=20)
+        assert {found[0][1], found[1][1]} == {"GPU-a", "GPU-b"}
+        assert {one[2] for one in found} == {"PCI_BUS_ID"}
+        assert len({one[3] for one in found}) == 3, "one task to a process, which ends to give the card's memory back"
+        with pytest.raises(errors.Refused, match="asks for 3 gpus; this node has 2"):
+            abi.get(draws.options(num_gpus=3).remote("never"), timeout=5)
