@@ -7,21 +7,20 @@ before it took: so small functions cost a fraction of a task each, and long ones
 # ruff: noqa: A001 — `abi.map` is the built-in `map`, elsewhere
 from __future__ import annotations
 
+import builtins
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from abi.errors import GetTimeoutError
 from abi.failure import error_of
+from abi.ref import Ref
 from abi.remote_function import RemoteFunction, remote
 from abi.session import current
 from abi.wire.codec import encode_failure
 from abi.wire.schema import UNITS, End, EndKind
-
-if TYPE_CHECKING:
-    from abi.ref import Ref
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,8 +51,10 @@ class _Chunk:
     def __reduce__(self) -> Any:
         return _Chunk, (self._function, self._starred)
 
-    def __call__(self, items: list[Any]) -> tuple[list[Any], bytes | None]:
-        """The results up to the first failure, and that."""
+    def __call__(self, items: list[Any], *alone: Any) -> tuple[list[Any], bytes | None]:
+        """The results up to the first failure, and that. ``alone`` is one call's arguments instead."""
+        if alone:
+            items = [alone if self._starred else alone[0]]
         function = self._function
         results: list[Any] = []
         try:
@@ -113,8 +114,8 @@ def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chu
     """``fn`` over the items of the iterables, like the built-in ``map`` (the shortest ends it); results in order.
 
     ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task instead of what is
-    learned. A failure is raised at its item's place. Work starts with the first result asked for. Raises TypeError
-    and ValueError at once for wrong arguments.
+    learned. A failure is raised at its item's place. An item that is a Ref stands for its value. Work starts with the
+    first result asked for. Raises TypeError and ValueError at once for wrong arguments.
     """
     if len(iterables) == 0:
         raise TypeError("map takes at least one iterable")
@@ -143,6 +144,7 @@ class _Map:
         self._timeout = timeout
         self._chunk = chunk
         self._size = chunk or 1
+        self._starred = starred
         self._submit = _chunked(function, starred)
         self._under_way: deque[tuple[Ref[Any], int]] = deque()
 
@@ -170,7 +172,16 @@ class _Map:
             items = list(islice(self._items, self._size))
             if not items:
                 return
-            self._under_way.append((self._submit(items), len(items)))
+            if self._has_refs(items):
+                for item in items:
+                    self._under_way.append((self._submit([], *(item if self._starred else (item,))), 1))
+            else:
+                self._under_way.append((self._submit(items), len(items)))
+
+    def _has_refs(self, items: list[Any]) -> bool:
+        """Whether some stand for the values of tasks: such go one by one, as each waits for its own."""
+        kinds = {type(value) for item in items for value in item} if self._starred else set(builtins.map(type, items))
+        return any(issubclass(kind, Ref) for kind in kinds)
 
     def _learn(self, ref: Ref[Any], count: int) -> None:
         if ref.end is None:
@@ -194,7 +205,7 @@ class _Map:
             raise GetTimeoutError(f"map had not ended after {self._timeout} s") from None
 
 
-def _chunked(function: RemoteFunction[Any], starred: bool) -> Callable[[list[Any]], Ref[Any]]:
+def _chunked(function: RemoteFunction[Any], starred: bool) -> Callable[..., Ref[Any]]:
     """A submitter of chunks with the function's own options."""
     inner = function.__abi_function__
     code = getattr(inner, "__code__", None)
