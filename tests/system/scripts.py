@@ -19,9 +19,7 @@ def write_script(folder: Path, text: str, name: str = "program.py") -> Path:
     return path
 
 
-def run_script(
-    place: Place, script: str | Path, *arguments: str, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_script(place: Place, script: str | Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a file, or a text as a file, to its end; it finds the daemon of ``place``, if that has one."""
     return subprocess.run(
         [sys.executable, str(_path(place, script)), *arguments],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
 from tests.system.scripts import memory_bytes, output_of, start_script
-from tests.system.work import await_file, echo, make, sleep
+from tests.system.work import await_file, echo, sleep
 
 KIB, MIB = 1 << 10, 1 << 20
 TASKS_MAX = 50
@@ -50,8 +49,7 @@ def test_remote_waits_until_there_is_room(narrow: Daemon, tmp_path: Path) -> Non
 
     def submit() -> None:
         submitted.extend(await_file.remote(gate, n) for n in range(TASKS_MAX))
-        for n in range(200):
-            submitted.append(echo.remote(n))
+        submitted.extend(echo.remote(n) for n in range(200))
 
     thread = threading.Thread(target=submit)
     thread.start()
@@ -165,7 +163,9 @@ def test_cancelled_and_failed_tasks_make_room(narrow: Daemon, tmp_path: Path) ->
 
 
 def test_ctrl_c_while_there_is_no_room(narrow: Daemon) -> None:
-    script = HEAD + f"""
+    script = (
+        HEAD
+        + f"""
 gate = sys.argv[1]
 refs = [await_file.remote(gate, n) for n in range({TASKS_MAX})]
 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -177,6 +177,7 @@ except KeyboardInterrupt:
 open(gate, "w").close()
 print(abi.get(refs) == list(range({TASKS_MAX})), abi.get(echo.remote("fits")))
 """
+    )
     assert output_of(narrow, script, str(narrow.folder / "gate")) == "interrupted\nTrue fits\n"
 
 
@@ -195,10 +196,12 @@ def test_programs_do_not_take_one_anothers_room(narrow: Daemon, tmp_path: Path) 
 
 
 def test_what_a_stopped_program_does_not_read_stays_bounded() -> None:
-    """Two hundred megabytes of results for a program that reads none: what waits is bounded, and all comes in the end."""
+    """Two hundred megabytes for a program that reads nothing: what waits is bounded, and all comes in the end."""
     daemon = Daemon(config=f"[queue]\nunread_results_bytes_max = {4 * MIB}\n")
     try:
-        script = HEAD + """
+        script = (
+            HEAD
+            + """
 assert abi.get(echo.remote(1)) == 1
 refs = [make.remote(90_000) for _ in range(2500)]
 abi.wait(refs[:1])
@@ -210,6 +213,7 @@ while refs:
     del refs[:500]
 print(total, flush=True)
 """
+        )
         started = start_script(daemon, script)
         try:
             started.await_out(b"stopping")
@@ -237,7 +241,9 @@ print(total, flush=True)
 def test_large_results_of_a_stopped_program_stay_bounded() -> None:
     daemon = Daemon(config=f"[queue]\nunread_results_bytes_max = {16 * MIB}\n")
     try:
-        script = HEAD + """
+        script = (
+            HEAD
+            + """
 assert abi.get(echo.remote(1)) == 1
 refs = [make.remote(120_000) for _ in range(3000)]
 abi.wait(refs[:1])
@@ -249,6 +255,7 @@ while refs:
     del refs[:50]
 print(total, flush=True)
 """
+        )
         started = start_script(daemon, script)
         try:
             started.await_out(b"stopping")

@@ -110,7 +110,8 @@ def test_the_remote_traceback_has_the_users_frames_and_none_of_ours() -> None:
         raise ValueError("deep inside")
 
     error = raised_by(outer.remote())
-    assert "in outer" in error.remote_traceback and "in inner" in error.remote_traceback
+    assert "in outer" in error.remote_traceback
+    assert "in inner" in error.remote_traceback
     assert "inner()" in error.remote_traceback, "with the lines of the source"
     for ours in ("abi_worker", "/abi/"):
         assert ours not in error.remote_traceback
@@ -159,7 +160,8 @@ def test_a_failure_within_a_nested_get_tells_both_places() -> None:
 
     error = raised_by(parent.remote())
     assert isinstance(error, ValueError)
-    assert "in parent" in str(error) and "in fail" in str(error)
+    assert "in parent" in str(error)
+    assert "in fail" in str(error)
     assert type(error.cause) is ValueError, "not an error of an error"
     nested = raised_by(echo.remote(parent.remote()))
     assert isinstance(nested, ValueError)
@@ -177,7 +179,9 @@ def test_an_exception_that_does_not_load_again_arrives_as_text() -> None:
     assert type(error).__name__ == "TaskError"
     assert not isinstance(error, Keyword)
     assert error.cause is None
-    assert "Keyword" in str(error) and "code 7" in str(error) and "in keyword_only" in str(error)
+    assert "Keyword" in str(error)
+    assert "code 7" in str(error)
+    assert "in keyword_only" in str(error)
 
 
 def test_an_exception_that_does_not_pickle_arrives_as_text() -> None:
@@ -240,7 +244,8 @@ def test_what_is_no_exception_class_of_here() -> None:
         raise module.Odd("made in the worker")
 
     error = raised_by(made_there.remote())
-    assert "Odd" in str(error) and "made in the worker" in str(error)
+    assert "Odd" in str(error)
+    assert "made in the worker" in str(error)
 
 
 # --- kinds that are no Exception --------------------------------------------------------------------------------------
@@ -283,10 +288,11 @@ def test_exception_groups() -> None:
         abi.get(several.remote())
     except* ValueError as group:
         caught.append(str(group.exceptions[0]))
-    except* KeyError as group:
+    except* KeyError:
         caught.append("keys")
     assert caught == ["the first", "keys"]
-    assert "the first" in error.remote_traceback and "the second" in error.remote_traceback
+    assert "the first" in error.remote_traceback
+    assert "the second" in error.remote_traceback
 
 
 class OwnGroup(ExceptionGroup[Exception]):

@@ -200,7 +200,7 @@ def test_many_large_values_out_of_one_task() -> None:
     refs: Any = parts.options(num_returns=250).remote(250)
     assert [value[0] for value in abi.get(refs)] == list(range(250))
     too_many: Any = parts.options(num_returns=300).remote(300)
-    with pytest.raises(ValueError, match="300 values, too much for one task.*253"):
+    with pytest.raises(ValueError, match=r"300 values, too much for one task.*253"):
         abi.get(too_many)
 
 

@@ -1,4 +1,4 @@
-"""What can be a remote function, where it may be defined, and what of it travels: programs are scripts, as people's are."""
+"""What can be a remote function, where it may be defined, and what of it travels. Programs are scripts, as people's."""
 
 from __future__ import annotations
 
@@ -165,7 +165,8 @@ def test_classes_and_enums_of_the_program_travel_as_they_are() -> None:
 
     moved = abi.get(move.remote(Point(1, Colour.RED)))
     assert moved == Point(2, Colour.RED)
-    assert type(moved) is Point and moved.colour is Colour.RED
+    assert type(moved) is Point
+    assert moved.colour is Colour.RED
 
 
 # --- refs in functions ------------------------------------------------------------------------------------------------
@@ -235,9 +236,9 @@ def test_an_argument_that_does_not_pickle_is_named_with_the_place_in_it() -> Non
     for words in ("'config'", "'deep'", ".inside", "'model'", "[1]", "lock"):
         assert words in caught.value.message
     assert isinstance(caught.value, TypeError)
-    with pytest.raises(errors.SerializationError, match="'data'.*lock"):
+    with pytest.raises(errors.SerializationError, match=r"'data'.*lock"):
         train.remote(lock)
-    with pytest.raises(errors.SerializationError, match="the object.*lock"):
+    with pytest.raises(errors.SerializationError, match=r"the object.*lock"):
         abi.put([lock])
     assert abi.get(train.remote(1)) == "trained", "nothing else is disturbed"
 
@@ -293,7 +294,7 @@ def _complain(words: str) -> None:
 
 
 def test_what_pickles_and_does_not_load_is_named_at_either_end() -> None:
-    with pytest.raises(errors.TaskError, match="arguments of .*echo.* RuntimeError: when loaded"):
+    with pytest.raises(errors.TaskError, match=r"arguments of .*echo.* RuntimeError: when loaded"):
         abi.get(echo.remote(Unloadable()))
 
     @abi.remote
@@ -304,7 +305,7 @@ def test_what_pickles_and_does_not_load_is_named_at_either_end() -> None:
     for _ in range(2):
         with pytest.raises(errors.SerializationError, match=f"the result of {ref.short}.*RuntimeError: when loaded"):
             abi.get(ref)
-    with pytest.raises(errors.TaskError, match="argument.*echo.*when loaded"):
+    with pytest.raises(errors.TaskError, match=r"argument.*echo.*when loaded"):
         abi.get(echo.remote(ref))
     assert abi.get([echo.remote(n) for n in range(5)]) == list(range(5))
 
@@ -323,7 +324,7 @@ def test_data_nested_too_deeply_to_pickle_is_an_error_and_no_crash() -> None:
             deep = [deep]
         return deep
 
-    with pytest.raises(errors.TaskError, match="(?i)recursion|nested"):
+    with pytest.raises(errors.TaskError, match=r"(?i)recursion|nested"):
         abi.get(nested.remote())
     while deep:  # so that it is freed without recursion, too
         deep = deep[0]
@@ -467,7 +468,8 @@ def test_a_module_that_workers_cannot_import_says_where_they_looked(program: Dae
             print(str(error).splitlines()[0])
         """
     said = output_of(program, script)
-    assert "ghost" in said and "sys.path" in said, said
+    assert "ghost" in said
+    assert "sys.path" in said
 
 
 # --- event loops ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from abi import paths
-from tests.system.harness import Daemon, Place, all_pids, alive, await_gone, clean_environment, command_line, eventually
+from tests.system.harness import Daemon, Place, alive, all_pids, await_gone, clean_environment, command_line, eventually
 from tests.system.scripts import output_of, run_script, start_script
 
 pytestmark = pytest.mark.skipif(
@@ -66,11 +66,14 @@ def nowhere() -> Iterator[Nowhere]:
 
 
 def test_it_starts_by_itself_and_goes_with_its_program(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 print(abi.get(echo.remote("first")))
 print("waiting", flush=True)
 sys.stdin.readline()
 """
+    )
     started = start_script(nowhere, script, stdin=subprocess.PIPE)
     try:
         started.await_out(b"waiting")
@@ -168,12 +171,15 @@ def test_two_programs_have_two(nowhere: Nowhere) -> None:
 
 
 def test_it_is_found_by_its_workers_and_by_nobody_else(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 import subprocess
 
 @abi.remote
 def from_a_task():
-    inner = "import abi, os; from tests.system.work import echo; print(abi.get(echo.remote('inner')), os.environ['ABI_SOCKET'])"
+    inner = ("import abi, os; from tests.system.work import echo; "
+        "print(abi.get(echo.remote('inner')), os.environ['ABI_SOCKET'])")
     return subprocess.run([sys.executable, "-c", inner], capture_output=True, text=True, check=True,
                           env=os.environ | {"PYTHONPATH": ":".join(sys.path)}).stdout
 
@@ -181,6 +187,7 @@ print(abi.get(from_a_task.remote()), end="")
 print(sorted(name for name in os.environ if name.startswith("ABI_")))
 print(abi.get(echo.remote(os.listdir(os.environ["TMPDIR"]))))
 """
+    )
     lines = output_of(nowhere, script).splitlines()
     assert re.fullmatch(rf"inner {nowhere.tmp}/abi-private-\w+/abid.sock", lines[0])
     assert lines[1] == "[]"
@@ -188,7 +195,9 @@ print(abi.get(echo.remote(os.listdir(os.environ["TMPDIR"]))))
 
 
 def test_shutdown_and_init_again(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 before = [echo.remote(1), abi.put(2)]
 assert abi.get(before) == [1, 2]
 waiting = sleep.remote(60)
@@ -208,7 +217,8 @@ assert abi.get(before) == [1, 2], "what was here is here"
 assert not abi.is_initialized(), "no daemon is needed for that"
 abi.init()
 running = sleep.remote(60)
-for use in (lambda: echo.remote(before[1]), lambda: abi.get([running, unended]), lambda: abi.wait([running, unended], num_returns=2)):
+mixed = [running, unended]
+for use in (lambda: echo.remote(before[1]), lambda: abi.get(mixed), lambda: abi.wait(mixed, num_returns=2)):
     try:
         use()
     except abi.errors.SessionLost as error:
@@ -226,16 +236,20 @@ for n in range(3):
     assert abi.get(echo.remote(n)) == n, "and by itself"
 print("fine")
 """
+    )
     lines = output_of(nowhere, script).splitlines()
     assert lines[0] == "[] after shutdown"
     assert lines[1:5] == ["lost"] * 4
-    assert "connected already" in lines[5] and "ignore_reinit_error" in lines[5]
+    assert "connected already" in lines[5]
+    assert "ignore_reinit_error" in lines[5]
     assert lines[-1] == "fine"
     nowhere.await_nothing()
 
 
 def test_its_processors_and_resources_are_the_programs_choice(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 abi.init(num_cpus=3, resources={"licence": 2})
 print(abi.get(echo.options(num_cpus=3, resources={"licence": 2}).remote("all of it")))
 for options in ({"num_cpus": 4}, {"resources": {"licence": 3}}):
@@ -247,11 +261,14 @@ abi.shutdown()
 abi.init("private", num_cpus=0.5)
 print(abi.get(echo.options(num_cpus=0.5).remote("half")))
 """
+    )
     assert output_of(nowhere, script).splitlines() == ["all of it", "refused", "refused", "half"]
 
 
 def test_addresses(nowhere: Nowhere, daemon: Daemon) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 daemon, socket = sys.argv[1:]
 
 def attempt(*arguments, **keywords):
@@ -281,20 +298,26 @@ del os.environ["ABI_SOCKET"]
 attempt()
 attempt("auto")
 """
+    )
     lines = output_of(nowhere, script, str(daemon.runtime_dir), str(daemon.runtime_dir / "abid.sock")).splitlines()
     assert lines[:5] == ["connected 1"] * 5
-    assert lines[5].startswith("DaemonUnreachable") and "/no/such/place" in lines[5]
+    assert lines[5].startswith("DaemonUnreachable")
+    assert "/no/such/place" in lines[5]
     assert lines[6].startswith("DaemonUnreachable")
     assert lines[7].startswith("DaemonUnreachable")
-    assert lines[8].startswith("ValueError") and "private" in lines[8]
+    assert lines[8].startswith("ValueError")
+    assert "private" in lines[8]
     assert lines[9:11] == ["connected 1"] * 2
-    assert lines[11].startswith("DaemonUnreachable") and "/no/such/socket" in lines[11]
+    assert lines[11].startswith("DaemonUnreachable")
+    assert "/no/such/socket" in lines[11]
     assert lines[12:] == ["connected 1"] * 2
     nowhere.await_nothing()
 
 
 def test_a_private_daemon_that_dies_is_said_so_and_another_may_follow(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 assert abi.get(echo.remote(1)) == 1
 refs = [sleep.remote(60) for _ in range(10)]
 print("ready", flush=True)
@@ -309,6 +332,7 @@ except abi.errors.SessionLost:
 abi.init()
 print(abi.get(echo.remote("again")))
 """
+    )
     started = start_script(nowhere, script)
     try:
         started.await_out(b"ready")
@@ -326,13 +350,16 @@ print(abi.get(echo.remote("again")))
 
 
 def test_one_that_cannot_start_says_why(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 for _ in range(2):
     try:
         abi.get(echo.remote(1))
     except abi.errors.AbiError as error:
         print(type(error).__name__, error)
 """
+    )
     said = output_of(nowhere, script, env={"ABI_WORKERS_CPUS": "many"})
     assert said.count("ConfigError") == 2
     assert "ABI_WORKERS_CPUS" in said
@@ -340,7 +367,9 @@ for _ in range(2):
 
 
 def test_a_forked_child_leaves_its_parents_daemon_alone(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 assert abi.get(echo.remote(1)) == 1
 for end in (lambda: os._exit(0), lambda: sys.exit(0), abi.shutdown):
     pid = os.fork()
@@ -357,12 +386,15 @@ assert os.waitpid(pid, 0)[1] == 0
 assert abi.get(echo.remote(4)) == 4
 print("fine")
 """
+    )
     assert output_of(nowhere, script) == "fine\n"
     nowhere.await_nothing()
 
 
 def test_what_tasks_print_is_all_there_before_a_program_ends(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 @abi.remote
 def talk(n):
     print(f"line {n}")
@@ -370,18 +402,22 @@ def talk(n):
 
 abi.get([talk.remote(n) for n in range(50)])
 """
+    )
     done = run_script(nowhere, script)
-    assert sorted(re.findall(r"line (\d+)$", done.stdout, re.M), key=int) == [str(n) for n in range(50)]
-    assert sorted(re.findall(r"error (\d+)$", done.stderr, re.M), key=int) == [str(n) for n in range(50)]
+    assert sorted(re.findall(r"line (\d+)$", done.stdout, re.MULTILINE), key=int) == [str(n) for n in range(50)]
+    assert sorted(re.findall(r"error (\d+)$", done.stderr, re.MULTILINE), key=int) == [str(n) for n in range(50)]
 
 
 def test_importing_costs_little_and_starts_nothing(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 import threading
 assert threading.active_count() == 1
 assert "asyncio" not in sys.modules and "cloudpickle" not in sys.modules
 print(os.listdir(os.environ["TMPDIR"]))
 """
+    )
     assert output_of(nowhere, script) == "[]\n"
 
 

@@ -15,7 +15,7 @@ import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
 from tests.system.scripts import descriptors_of, memory_bytes, output_of
-from tests.system.work import await_file, echo, fail, sleep, total
+from tests.system.work import await_file, echo, fail, total
 
 pytestmark = pytest.mark.usefixtures("program", "let_go")
 
@@ -281,7 +281,8 @@ def test_a_ref_of_another_program_is_refused_by_name(program: Daemon, tmp_path: 
         print(abi.get(echo.remote("goes on")))
         """
     lines = output_of(program, script).splitlines()
-    assert "another program" in lines[0] and ref.short in lines[0]
+    assert "another program" in lines[0]
+    assert ref.short in lines[0]
     assert lines[1:] == ["refused"] * 5 + ["goes on"]
     assert abi.get(ref) == "mine"
 

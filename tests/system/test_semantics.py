@@ -50,7 +50,7 @@ def test_the_decorator_is_bare_or_takes_keywords() -> None:
 def test_other_forms_of_the_decorator_say_what_is_right() -> None:
     with pytest.raises(TypeError, match="by keyword"):
         untyped.remote(2)
-    with pytest.raises(TypeError, match="keyword|function or options"):
+    with pytest.raises(TypeError, match=r"keyword|function or options"):
         untyped.remote(lambda: 1, num_cpus=2)
     with pytest.raises(TypeError, match="remote already"):
         untyped.remote(echo)
@@ -134,7 +134,12 @@ def test_wrong_arguments_are_refused_at_the_call() -> None:
     for arguments, keywords in [((), {}), ((1, 2, 3), {}), ((1,), {"d": 1}), ((1,), {"a": 2})]:
         with pytest.raises(TypeError, match="add"):
             abi.get(wrong.remote(*arguments, **keywords))
-    assert abi.get([add.remote(1), add.remote(1, 2), add.remote(1, c=3), add.remote(a=1, b=2, c=3)]) == [111, 103, 14, 6]
+    assert abi.get([add.remote(1), add.remote(1, 2), add.remote(1, c=3), add.remote(a=1, b=2, c=3)]) == [
+        111,
+        103,
+        14,
+        6,
+    ]
 
 
 # --- get --------------------------------------------------------------------------------------------------------------
@@ -297,10 +302,13 @@ def test_a_ref_awaits_compares_hashes_copies_and_pickles() -> None:
 
     assert asyncio.run(main()) == 5
     ref, other = echo.remote(1), echo.remote(1)
-    assert ref == ref and ref != other and ref != 1
+    assert ref == ref
+    assert ref != other
+    assert ref != 1
     assert len({ref, copy.copy(ref), copy.deepcopy(ref)}) == 1
     again = pickle.loads(pickle.dumps(ref))
-    assert again == ref and hash(again) == hash(ref)
+    assert again == ref
+    assert hash(again) == hash(ref)
     assert abi.get(again) == 1
     future = other.future()
     assert isinstance(future, concurrent.futures.Future)
