@@ -148,6 +148,11 @@ class Board:
             if self.reserved is queue:
                 self.reserved = None
 
+    def forget(self, session: Session) -> None:
+        """The last of its workers is gone. A program that came back meanwhile has another session of the same number."""
+        if self.sessions.get(session.number) is session:
+            del self.sessions[session.number]
+
     def touch(self, worker: Worker) -> None:
         if not worker.touched:
             worker.touched = True

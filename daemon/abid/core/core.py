@@ -12,7 +12,7 @@ from typing import Any, Final
 from abi.errors import ProtocolError
 from abi.ids import SUBMITTERS_MAX
 from abi.wire.schema import UNITS, End, EndKind, Function, Options, Put
-from abid.core import cancel, departure, effects, lifecycle, options, recall, results, scheduler
+from abid.core import cancel, departure, effects, holds, lifecycle, options, recall, results, scheduler
 from abid.core import why as why_
 from abid.core.board import RUN_TIMES_MAX, Board, Limits
 from abid.core.effects import Effect
@@ -84,7 +84,7 @@ class Core:
         session.open_tasks = session.open_bytes = session.nested_tasks = session.nested_bytes = 0
         board.delivering.pop(session.number, None)
         if not session.workers:
-            board.sessions.pop(session.number, None)
+            board.forget(session)
         if not any(other.user == session.user for other in board.sessions.values()):
             board.users.pop(session.user, None)
 
@@ -158,16 +158,16 @@ class Core:
         self, session: Session, submitter: int, puts: list[Put], blobs: dict[int, list[Any]] | None = None
     ) -> None:
         """``blobs`` by index in ``puts``."""
-        lifecycle.on_put(self.board, session, submitter, puts, blobs)
+        holds.on_put(self.board, session, submitter, puts, blobs)
 
     def on_want(self, session: Session, submitter: int, seqs: list[int]) -> None:
-        lifecycle.on_want(self.board, session, submitter, seqs)
+        holds.on_want(self.board, session, submitter, seqs)
 
     def on_borrow(self, session: Session, submitter: int, seqs: list[int]) -> None:
-        lifecycle.on_borrow(session, submitter, seqs)
+        holds.on_borrow(session, submitter, seqs)
 
     def on_release(self, session: Session, submitter: int, seqs: list[int]) -> None:
-        lifecycle.on_release(self.board, session, submitter, seqs)
+        holds.on_release(self.board, session, submitter, seqs)
 
     def on_cancel(self, session: Session, seqs: list[int], force: bool, recursive: bool, now: int) -> None:
         cancel.on_cancel(self.board, session, seqs, force, recursive, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abi.wire.schema import End, EndKind
-from abid.core import cancel, effects, lifecycle
+from abid.core import cancel, effects, holds, lifecycle
 from abid.core.board import Board
 from abid.core.retry import Death, Role, after_death
 from abid.core.session import Holder, Session
@@ -74,9 +74,9 @@ def on_exit(board: Board, worker: Worker, running: int, death: Death, now: int) 
         for record in records:
             _judge(board, session, record, _role(record.number, running, death), death, back, now)
         lifecycle.take_back(board, session, back, now)
-        lifecycle.release_holder(board, session, worker.submitter)
+        holds.release_holder(board, session, worker.submitter)
     if session.closed and not session.workers:
-        board.sessions.pop(session.number, None)
+        board.forget(session)
 
 
 def _role(number: int, running: int, death: Death) -> Role:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from abi.ids import COUNTER_BITS
 from abid.core import cancel, departure, effects
 from abid.core.board import Board
 from abid.core.functions import CALL_NS
@@ -188,7 +189,7 @@ def _start(board: Board, queue: Queue, share: int, now: int) -> bool:
     if option.timeout_ns:
         cancel.watch(board, worker, batch[0], option.timeout_ns, now)
     if not option.max_retries:
-        board.emit(effects.Note(session, batch[0].seq >> 40, [batch[0].seq]))
+        board.emit(effects.Note(session, batch[0].seq >> COUNTER_BITS, [batch[0].seq]))
     _dispatch(board, worker, batch)
     return True
 
