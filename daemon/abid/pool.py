@@ -175,6 +175,8 @@ class Pool:
             process.pid,
             death.text,
         )
+        if isinstance(process, WorkerProcess):
+            death.last_started = process.page.started
         self.node.core.on_exit(process.core, running, death, self.node.now())
         self.node.touch()
 

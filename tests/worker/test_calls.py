@@ -261,7 +261,7 @@ def test_a_worker_waits_while_the_daemon_reads(worker: Process) -> None:
     worker.define(1, print_three)
     worker.page.reading = 1
     number = worker.call(1, "mine")
-    while worker.page.running == number or not worker.page.calls:
+    while worker.page.running == number or not worker.page.started:
         os.sched_yield()
     assert not worker.page.owns_pipes(number)
     assert os.read(worker.stdout, 100).startswith(b"mine out"), "the worker has not touched it"
@@ -280,7 +280,7 @@ def test_recalled_calls_do_not_start(worker: Process) -> None:
     assert worker.value_of(new) == 11
     dropped = [item.number for kind, item, _ in worker.side.inbox if kind == Kind.DROPPED]
     assert dropped == old[:1], "only the one that was about to start says so"
-    assert worker.page.calls == 2
+    assert worker.page.started == new
 
 
 def test_a_finished_result_does_not_wait_behind_a_long_call(worker: Process) -> None:
@@ -323,7 +323,7 @@ def test_a_forked_child_that_returns_does_not_speak_for_its_parent(worker: Proce
     worker.define(1, fork_and_forget_to_exit)
     assert worker.value_of(worker.call(1)) == -signal.SIGSEGV
     assert worker.run(abs, -1) == 1
-    assert worker.page.calls == 2
+    assert worker.page.started == 2
 
 
 def test_waiting_for_others_is_told_at_once(worker: Process) -> None:

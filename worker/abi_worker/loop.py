@@ -29,7 +29,7 @@ from typing import Any, Final, NoReturn
 from abi import context
 from abi.link import Handler, Link
 from abi.objects import fence
-from abi.objects.slot_page import CALLS, ENDING, EPOCH, READING, RUNNING, SINCE, SlotPage
+from abi.objects.slot_page import ENDING, EPOCH, READING, RUNNING, SINCE, STARTED, SlotPage
 from abi.session import RECEIVED
 from abi.wire.codec import decoders
 from abi.wire.frames import BATCH_BYTES
@@ -84,7 +84,7 @@ class Worker:
         self.options: dict[int, Options] = {}
         self.setup: Setup | None = None
         self.stopping = self.is_used_up = False
-        self.started = self.looked = 0
+        self.looked = 0
         self.waiting = self.waits = 0
         """The call that waits for others, and for how many at once."""
         self.limited: Options | None = None
@@ -203,7 +203,7 @@ class Worker:
                 if outbox and not armed:
                     link.arm()
                     armed = True
-                self.started = words[CALLS] = self.started + 1
+                words[STARTED] = number
                 context.call = call
                 session.parent = call.seq
                 options = all_options[call.options]

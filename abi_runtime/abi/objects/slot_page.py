@@ -20,8 +20,8 @@ RUNNING: Final = 0
 """Number of the call that runs; 0: none."""
 SINCE: Final = 1
 """CLOCK_MONOTONIC ns at which it began. Written before RUNNING, so whoever sees the number sees its time."""
-CALLS: Final = 2
-"""Calls started."""
+STARTED: Final = 2
+"""Number of the last call that started: RUNNING's memory. What has a higher one has not begun."""
 INTERRUPTED: Final = 3
 """Number of the call that took its interrupt: the daemon need not repeat it."""
 LEFT: Final = 4
@@ -86,12 +86,12 @@ class SlotPage:
         self.words[SINCE] = monotonic_ns
 
     @property
-    def calls(self) -> int:
-        return self.words[CALLS]
+    def started(self) -> int:
+        return self.words[STARTED]
 
-    @calls.setter
-    def calls(self, count: int) -> None:
-        self.words[CALLS] = count
+    @started.setter
+    def started(self, number: int) -> None:
+        self.words[STARTED] = number
 
     @property
     def epoch(self) -> int:
@@ -145,6 +145,6 @@ class SlotPage:
 
     def __repr__(self) -> str:
         try:
-            return f"<SlotPage running={self.running} epoch={self.epoch} calls={self.calls}>"
+            return f"<SlotPage running={self.running} started={self.started} epoch={self.epoch}>"
         except ValueError:
             return "<SlotPage closed>"

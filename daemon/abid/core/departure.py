@@ -85,7 +85,7 @@ def _role(number: int, running: int, death: Death) -> Role:
         return Role.UNSTARTED
     if running == number:
         return Role.RUNNING
-    return Role.UNSTARTED if running and number > running else Role.UNKNOWN
+    return Role.UNSTARTED if number > (running or death.last_started) else Role.UNKNOWN
 
 
 def _judge(

@@ -24,6 +24,8 @@ class Death(msgspec.Struct):
     started: bool = True
     """False when the process never came to be, or had left before: what it was given and has not answered cannot have
     run."""
+    last_started: int = 1 << 62
+    """Number of the last call that it started, where that is known."""
 
 
 class Role(enum.IntEnum):
