@@ -44,10 +44,7 @@ def submitter_of(sequence: int) -> int:
 def to_text(identity: bytes) -> str:
     """All 26 letters of an id."""
     number = int.from_bytes(identity, "big") * _SCRAMBLE % _MODULUS
-    letters = []
-    for shift in range(125, -1, -5):
-        letters.append(_ALPHABET[number >> shift & 31])
-    return "".join(letters)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def short(identity: bytes) -> str:

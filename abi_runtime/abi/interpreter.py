@@ -1,4 +1,5 @@
-"""Which Python this is, said so that a zygote of the same can be started: executable, start-up flags, variables, path."""
+"""Which Python this is, said so that a zygote of the same can be started: executable, start-up flags, variables,
+path."""
 
 from __future__ import annotations
 

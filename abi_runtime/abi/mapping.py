@@ -123,7 +123,11 @@ def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chu
         raise ValueError(f"chunk must be at least 1, and is {chunk}")
     if isinstance(fn, RemoteFunction) and fn.settings.get("retry_exceptions"):
         raise ValueError("map runs many items in one task, so it cannot retry one: call .remote() for each instead")
-    function: RemoteFunction[Any] = fn if isinstance(fn, RemoteFunction) else remote(fn)
+    function: RemoteFunction[Any]
+    if isinstance(fn, RemoteFunction):
+        function = fn
+    else:  # a class is as good a function as any here: map(int, lines)
+        function = RemoteFunction(fn, {}) if isinstance(fn, type) else remote(fn)
     # One iterable's items travel bare: a list of numbers pickles five times faster than one of tuples of a number.
     starred = len(iterables) > 1
     items = zip(*iterables, strict=False) if starred else iter(iterables[0])

@@ -1,10 +1,10 @@
 """Looking for an answer without sleeping, for the few microseconds in which it is worth it.
 
 A wake-up across processors costs 50 to 100 µs where an idle processor halts (virtual machines do), and a single call is
-four of them in a row. A caller that keeps looking spares its own, and keeps its processor from halting, so that the others
-follow each other on the one that is left. It is worth it only where one answer is due and answers have been coming quickly:
-a look in vain ends it, and a quick answer after sleeping brings it back. Prior art: adaptive mutexes (Solaris; glibc's
-PTHREAD_MUTEX_ADAPTIVE_NP).
+four of them in a row. A caller that keeps looking spares its own, and keeps its processor from halting, so that the
+others follow each other on the one that is left. It is worth it only where one answer is due and answers have been
+coming quickly: a look in vain ends it, and a quick answer after sleeping brings it back. Prior art: adaptive mutexes
+(Solaris; glibc's PTHREAD_MUTEX_ADAPTIVE_NP).
 """
 
 from __future__ import annotations

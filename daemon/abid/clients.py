@@ -237,7 +237,8 @@ class Greeting:
 
 
 def is_in_our_group(uid: int) -> bool:
-    """Whether this user is a member of the daemon's own group: in system mode those may submit, and trust each other."""
+    """Whether this user is a member of the daemon's own group: in system mode those may submit, and trust each
+    other."""
     try:
         user = pwd.getpwuid(uid)
     except KeyError:

@@ -128,7 +128,8 @@ class CommandProcess:
         if not 0 <= ended.status <= 0xFFFF:
             raise ProtocolError(f"{ended.status} is no wait status")
         job, record = self._job, self._record
-        assert job is not None and record is not None
+        assert job is not None
+        assert record is not None
         self.page.running = 0
         self.node.jobs.on_exited(job, ended)
         if ended.error:

@@ -1,7 +1,8 @@
 """Where graphics cards come from: the seam for a probe. No probe is built in yet, so a host has no cards.
 
-A probe names cards by UUID, since CUDA and the driver's library number them differently, and is asked once, at start. One
-that asks a driver will have to do so in a thread with a time limit: drivers hang. `pool` hands the ids to ``Setup.gpu_ids``.
+A probe names cards by UUID, since CUDA and the driver's library number them differently, and is asked once, at start.
+One that asks a driver will have to do so in a thread with a time limit: drivers hang. `pool` hands the ids to
+``Setup.gpu_ids``.
 """
 
 from __future__ import annotations

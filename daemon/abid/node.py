@@ -1,8 +1,8 @@
 """The loop of one daemon: events go into the core, effects come out and are carried out, batch by batch.
 
-Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all that it read has been
-handled, ``settle`` lets the core schedule once and performs what it decided. So a frame of a thousand results costs one
-scheduling, and nothing is awaited between reading the core's state and writing it.
+Everything runs on one thread. A callback hands what came to the core and calls ``touch``; when all that it read has
+been handled, ``settle`` lets the core schedule once and performs what it decided. So a frame of a thousand results
+costs one scheduling, and nothing is awaited between reading the core's state and writing it.
 """
 
 from __future__ import annotations
@@ -158,15 +158,16 @@ class Node:
             self.on_settled()
 
     def _give_up(self, effect: Effect) -> None:
-        """Calls that never reached their worker would wait there for ever. Its death gives them back, and counts: a call
-        that is at fault comes to an end."""
+        """Calls that never reached their worker would wait there for ever. Its death gives them back, and counts: a
+        call that is at fault comes to an end."""
         process = self.pool.processes.get(effect.worker.number) if isinstance(effect, Dispatch) else None
         if process is not None:
             process.kill("what it was to run could not be sent")
 
     def _set_timers(self) -> None:
         due = self.core.next_timer()
-        # Only ever earlier: a worker's idle timeout moves on with every task, and a timer that fires too soon looks again.
+        # Only ever earlier: a worker's idle timeout moves on with every task, and a timer that fires too soon looks
+        # again.
         if due is not None and (self._timer is None or due < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()

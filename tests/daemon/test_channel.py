@@ -170,7 +170,8 @@ def test_the_last_words_are_said_before_it_closes(end: End) -> None:
 def test_a_frame_whose_descriptors_cannot_be_kept_ends_the_connection(
     end: End, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were it only lost, somebody would wait for ever for what was in it; were more sent, it would be taken for whole."""
+    """Were it only lost, somebody would wait for ever for what was in it; were more sent, it would be taken for
+    whole."""
     for _ in range(20):
         end.channel.send(18, b"x" * 100_000)
     full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))

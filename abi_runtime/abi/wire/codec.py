@@ -33,7 +33,8 @@ def _list_decoder(item: Any) -> Any:
 
 
 def decode_items(table: dict[int, Any], kind: int, payload: bytes | memoryview) -> list[Any]:
-    """The items of a frame. Raises ProtocolError for a kind that has no place here and for bytes that are not its items."""
+    """The items of a frame. Raises ProtocolError for a kind that has no place here and for bytes that are not its
+    items."""
     decode = table.get(kind)
     if decode is None:
         raise ProtocolError(f"a frame of kind {kind} has no place on this connection")

@@ -1,13 +1,13 @@
 """Every message that crosses a socket, and nothing else.
 
 Two families share one envelope (see ``frames``): *control* is JSON, so that the command line needs only the standard
-library; *sessions*, *workers* and *zygotes* speak msgpack. On a msgpack connection a frame carries a **list** of items of
-the one type that its kind names (``ITEMS``), because batching decides everything: one frame of hundreds of tasks costs
-little more than a frame of one.
+library; *sessions*, *workers* and *zygotes* speak msgpack. On a msgpack connection a frame carries a **list** of
+items of the one type that its kind names (``ITEMS``), because batching decides everything: one frame of hundreds of
+tasks costs little more than a frame of one.
 
-Within a session all numbers are local: a task is its ``seq``, a function and a set of options are small indexes that were
-defined once (``Function``, ``Options``). Structs are arrays on the wire and untracked by the garbage collector, since a
-million of them may wait at once. Durations are nanoseconds, sizes are bytes, resources are units of 1/10000.
+Within a session all numbers are local: a task is its ``seq``, a function and a set of options are small indexes that
+were defined once (``Function``, ``Options``). Structs are arrays on the wire and untracked by the garbage collector,
+since a million of them may wait at once. Durations are nanoseconds, sizes are bytes, resources are units of 1/10000.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Item(msgspec.Struct, array_like=True, gc=False):
 
 
 class Function(Item):
-    """What can be called, said once per connection. ``pickled`` is None when it travels in the frame's next descriptor."""
+    """What can be called, said once per connection. ``pickled`` is None when it travels in the frame's next
+    descriptor."""
 
     index: int
     digest: bytes
@@ -149,7 +150,8 @@ class Dependency(Item):
 
 
 class Task(Item):
-    """One call. The daemon's own record of a task (``abid.core.task``) extends this struct, so decoding makes the record."""
+    """One call. The daemon's own record of a task (``abid.core.task``) extends this struct, so decoding makes the
+    record."""
 
     seq: int
     function: int
@@ -175,7 +177,8 @@ class Part(Item):
 class End(Item):
     """How a task ended: from the worker to the daemon, and the same object on to whoever holds a reference.
 
-    ``payload`` is the result's pickle, or a ``Failure`` in msgpack. With ``size`` it lies in the frame's next descriptor.
+    ``payload`` is the result's pickle, or a ``Failure`` in msgpack. With ``size`` it lies in the frame's next
+    descriptor.
     """
 
     seq: int
@@ -280,7 +283,8 @@ class Call(Item):
 
 
 class Run(Item):
-    """Calls for a worker, in order. Those of an ``epoch`` below the slot page's have been recalled and must not start."""
+    """Calls for a worker, in order. Those of an ``epoch`` below the slot page's have been recalled and must not
+    start."""
 
     epoch: int
     calls: list[Call]
@@ -411,7 +415,8 @@ ITEMS: Final[dict[Kind, type[Item] | type[int]]] = {
 }
 """The item type of every msgpack frame: a frame of kind K carries ``list[ITEMS[K]]``.
 
-A RELEASE is bare sequences (one hold less each): there is one for every task, and a struct would cost more than it says.
+A RELEASE is bare sequences (one hold less each): there is one for every task, and a struct would cost more than it
+says.
 """
 
 

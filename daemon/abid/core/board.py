@@ -149,7 +149,8 @@ class Board:
                 self.reserved = None
 
     def forget(self, session: Session) -> None:
-        """The last of its workers is gone. A program that came back meanwhile has another session of the same number."""
+        """The last of its workers is gone. A program that came back meanwhile has another session of the same
+        number."""
         if self.sessions.get(session.number) is session:
             del self.sessions[session.number]
 
