@@ -157,8 +157,8 @@ class Executor:
                 blobs.append(blob)
         if len(blobs) > DESCRIPTORS_MAX:
             raise ValueError(
-                f"{name} returned {len(parts)} values, too much for one task: {len(blobs)} of them lie in shared memory "
-                f"of their own, and {DESCRIPTORS_MAX} may"
+                f"{name} returned {len(parts)} values, too much for one task: {len(blobs)} of them lie in shared "
+                f"memory of their own, and {DESCRIPTORS_MAX} may"
             )
         end = End(call.seq, _OK, b"", call.attempt, 0, ran_ns, nested or None, parts)
         if not blobs:
