@@ -290,8 +290,8 @@ def test_a_kill_from_outside_in_the_middle_of_many_small_tasks(program: Daemon, 
     found = abi.get(refs, timeout=30)
     starts = notes(log)
     unseen = [attempt - starts[str(n)] for n, (_, attempt) in enumerate(found)]
-    assert min(unseen) == 0, "each start is an attempt"
-    assert sum(unseen) <= 4, "a kill may come between a start and the task's first line"
+    assert set(unseen) <= {0, 1}, "each start is an attempt"
+    assert sum(unseen) <= 4, "and each attempt a start, but for those killed before their first line"
     assert sum(starts.values()) < 1000 + 4 * 30, "only what had started, and its result not left, starts again"
 
 
