@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from abi import control
 from tests.system.harness import WAIT_S, Place, Program
 
 
@@ -46,6 +47,12 @@ def start_script(place: Place, script: str | Path, *arguments: str, **options: A
 
 def _path(place: Place, script: str | Path) -> Path:
     return script if isinstance(script, Path) else write_script(place.folder, script)
+
+
+def status(place: Place) -> Any:
+    """What `abi status --json` says, without the cost of a process: tests ask often."""
+    with control.connect(sockets=[str(place.runtime_dir / "abid.sock")]) as daemon:
+        return daemon.request("status")
 
 
 def memory_bytes(pid: int, field: str = "RssAnon") -> int:

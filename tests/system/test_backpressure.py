@@ -14,7 +14,7 @@ import pytest
 import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
-from tests.system.scripts import memory_bytes, output_of, start_script
+from tests.system.scripts import memory_bytes, output_of, start_script, status
 from tests.system.work import await_file, echo, sleep
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -39,7 +39,7 @@ def narrow() -> Iterator[Daemon]:
 
 
 def open_tasks(daemon: Daemon) -> int:
-    tasks = daemon.json("abi", "status")["tasks"]
+    tasks = status(daemon)["tasks"]
     return int(tasks["waiting"] + tasks["queued"] + tasks["running"])
 
 
@@ -220,13 +220,13 @@ print(total, flush=True)
             before = memory_bytes(daemon.pid)
 
             def is_still() -> bool:
-                ended = daemon.json("abi", "status")["ends"]["ok"]
+                ended = status(daemon)["ends"]["ok"]
                 time.sleep(0.15)
-                return bool(ended == daemon.json("abi", "status")["ends"]["ok"])
+                return bool(ended == status(daemon)["ends"]["ok"])
 
             eventually(is_still, "the program's tasks are held back")
             assert memory_bytes(daemon.pid) - before < 64 * MIB
-            assert daemon.json("abi", "status")["ends"]["ok"] < 1500
+            assert status(daemon)["ends"]["ok"] < 1500
             other = output_of(daemon, HEAD + "print(abi.get([echo.remote(n) for n in range(100)])[-1])")
             assert other == "99\n", "nobody else is held back"
             started.signal(signal.SIGCONT)
@@ -261,12 +261,12 @@ print(total, flush=True)
             started.await_out(b"stopping")
 
             def is_still() -> bool:
-                ended = daemon.json("abi", "status")["ends"]["ok"]
+                ended = status(daemon)["ends"]["ok"]
                 time.sleep(0.15)
-                return bool(ended == daemon.json("abi", "status")["ends"]["ok"])
+                return bool(ended == status(daemon)["ends"]["ok"])
 
             eventually(is_still, "the program's tasks are held back")
-            assert daemon.json("abi", "status")["ends"]["ok"] < 2000
+            assert status(daemon)["ends"]["ok"] < 2000
             started.signal(signal.SIGCONT)
             assert started.wait() == 0, started.err
         finally:

@@ -14,7 +14,7 @@ import pytest
 import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
-from tests.system.scripts import output_of
+from tests.system.scripts import output_of, status
 from tests.system.work import Keyword, add, await_file, echo, fail, sleep
 
 pytestmark = pytest.mark.usefixtures("program")
@@ -41,12 +41,13 @@ def plain(x: int) -> int:
 
 
 def tasks_ended(daemon: Daemon) -> int:
-    return int(daemon.json("abi", "status")["tasks"]["finished"])
+    return int(status(daemon)["tasks"]["finished"])
 
 
 def test_results_come_in_order() -> None:
     assert list(abi.map(echo, range(5000))) == list(range(5000))
     assert list(abi.map(plain, [3, 1, 2])) == [4, 2, 3]
+    assert list(abi.map(int, ["3", "1"])) == [3, 1]
     assert list(untyped.map(lambda x: -x, (1, 2))) == [-1, -2]
     assert list(abi.map(echo, [])) == []
     assert list(abi.map(sleep, [0.05, 0.0, 0.02, 0.01], "abcd")) == list("abcd")
@@ -110,13 +111,13 @@ def test_leaving_it_cancels_what_is_under_way(program: Daemon, tmp_path: Path) -
     results = abi.map(await_file, itertools.repeat(str(tmp_path / "never")), itertools.count())
     thread = threading.Thread(target=lambda: next(results, None))
     thread.start()
-    eventually(lambda: program.json("abi", "status")["tasks"]["running"] >= 2, "its first calls run")
+    eventually(lambda: status(program)["tasks"]["running"] >= 2, "its first calls run")
     (tmp_path / "never").touch()
     thread.join(10)
     (tmp_path / "never").unlink()
     results.close()  # type: ignore[attr-defined]
-    eventually(lambda: program.json("abi", "status")["tasks"]["running"] == 0, "nothing of it runs on")
-    assert program.json("abi", "status")["tasks"]["queued"] == 0
+    eventually(lambda: status(program)["tasks"]["running"] == 0, "nothing of it runs on")
+    assert status(program)["tasks"]["queued"] == 0
 
 
 def test_a_failure_comes_at_its_place() -> None:

@@ -94,18 +94,12 @@ sys.stdin.readline()
 @pytest.mark.parametrize(
     "first",
     [
-        "abi.get(echo.remote(1))",
         "abi.get(abi.put(1))",
-        "abi.put(1)",
-        "abi.init()",
         "abi.init('private')",
         "abi.wait([echo.remote(1)])",
         "list(abi.map(echo, range(3)))",
         "echo.remote(1)",
-        "abi.get([])",
-        "abi.is_initialized() and 1 / 0",
-        "abi.shutdown()",
-        "echo.options(num_cpus=2)",
+        "abi.shutdown(); assert not abi.is_initialized(); echo.options(num_cpus=2); abi.get([])",
         "import asyncio\nasync def main(): assert await echo.remote(3) == 3\nasyncio.run(main())",
     ],
 )
@@ -116,10 +110,7 @@ def test_anything_may_come_first(nowhere: Nowhere, first: str) -> None:
 
 WAYS_TO_END = {
     "kill -9": "os.kill(os.getpid(), signal.SIGKILL)",
-    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
     "os._exit": "os._exit(0)",
-    "segfault": "import ctypes, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); ctypes.string_at(0)",
-    "exception": "raise SystemExit('an error')",
     "exec": "os.execv('/bin/true', ['true'])",
 }
 
@@ -133,7 +124,7 @@ def test_it_goes_however_the_program_ends(nowhere: Nowhere, way: str) -> None:
 
 def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: Nowhere) -> None:
     script = HEAD + "abi.get(echo.remote(1))\ntime.sleep(60)\n"
-    for delay_ms in (40, 80, 120, 160, 200, 250, 300):
+    for delay_ms in (60, 120, 180, 260):
         started = start_script(nowhere, script)
         time.sleep(delay_ms / 1000)  # not for luck: the moments are the test
         started.process.kill()
@@ -142,7 +133,7 @@ def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: 
 
 
 def test_ctrl_c_during_the_start(nowhere: Nowhere) -> None:
-    for delay_ms in (100, 200):
+    for delay_ms in (120,):
         started = start_script(nowhere, HEAD + "print('on', flush=True)\nabi.get(echo.remote(1))\ntime.sleep(60)\n")
         started.await_out(b"on")
         time.sleep(delay_ms / 1000)
@@ -231,7 +222,7 @@ try:
 except RuntimeError as error:
     print(error)
 abi.init(ignore_reinit_error=True)
-for n in range(3):
+for n in range(1):
     abi.shutdown()
     assert abi.get(echo.remote(n)) == n, "and by itself"
 print("fine")

@@ -14,7 +14,7 @@ import pytest
 import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
-from tests.system.scripts import descriptors_of, memory_bytes, output_of
+from tests.system.scripts import descriptors_of, memory_bytes, output_of, status
 from tests.system.work import await_file, echo, fail, total
 
 pytestmark = pytest.mark.usefixtures("program", "let_go")
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 def held(daemon: Daemon) -> int:
     """Ended tasks and objects that the daemon keeps because somebody refers to them."""
-    return int(daemon.json("abi", "status")["tasks"]["held"])
+    return int(status(daemon)["tasks"]["held"])
 
 
 def nothing_held(daemon: Daemon) -> None:

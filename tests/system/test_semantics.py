@@ -502,6 +502,17 @@ def test_a_second_init_raises_unless_ignored(program: Daemon) -> None:
     assert abi.get(ref) == 1, "the session goes on"
 
 
+def test_init_and_shutdown_in_a_task_change_nothing() -> None:
+    @abi.remote
+    def starts_over() -> tuple[bool, bool, int]:
+        abi.init()
+        before = abi.is_initialized()
+        abi.shutdown()
+        return before, abi.is_initialized(), abi.get(echo.remote(5))
+
+    assert abi.get(starts_over.remote()) == (True, True, 5)
+
+
 def test_current_task_tells_id_name_attempt_and_host() -> None:
     @abi.remote
     def who() -> Any:
