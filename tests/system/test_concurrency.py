@@ -589,7 +589,7 @@ print(abi.get(queued))
     folder.mkdir()
     started = start_script(daemon, script, str(folder))
     try:
-        eventually(lambda: len(list(folder.iterdir())) == 2, "both have started")
+        eventually(lambda: [path.read_text() for path in folder.iterdir()] == ["x", "x"], "both have started")
         daemon.kill()
         daemon.wait()
         daemon.start()
