@@ -212,6 +212,8 @@ def test_somebody_elses_session_is_not_to_be_had(daemon: Daemon) -> None:
         (Kind.SUBMIT, MSGPACK, b"\xdd\xff\xff\xff\xff", "SUBMIT does not decode"),
         (Kind.SUBMIT, MSGPACK, b"\x91" * 10_000, "SUBMIT does not decode"),
         (Kind.SUBMIT, MSGPACK, b"\x91\x93\x01\x00\x00", "which was never defined"),
+        (Kind.SUBMIT, MSGPACK, b"\x91\x93\x01\xff\x00", "negative index"),
+        (Kind.SUBMIT, MSGPACK, b"\x91\x93\x01\x00\xff", "negative index"),
         (Kind.RESULT, MSGPACK, b"\x90", "has no place on this connection"),
         (Kind.FORK, MSGPACK, b"\x90", "has no place on this connection"),
         (250, MSGPACK, b"\x90", "has no place on this connection"),
