@@ -71,8 +71,10 @@ class Returner:
         if not resumed:
             session.prefix = session.home.prefix = prefix
             _lose_started(session)
-            session.supplied.clear()
-            session.unknown_below = session.next_seq()
+        # What was on its way when the connection broke may have been lost, a PUT among it: also a daemon that knows the
+        # session is told again, and ignores what it knows.
+        session.supplied.clear()
+        session.unknown_below = session.next_seq()
         session.link.replace(sock, lambda unsent: _rebuild(session, unsent, resumed))
         session.link.flush()
 
@@ -87,12 +89,12 @@ def _lose_started(session: Session) -> None:
 def _rebuild(session: Session, unsent: list[tuple[Any, ...]], resumed: bool) -> list[tuple[Any, ...]]:
     entries: list[tuple[Any, ...]] = [_function(session, function) for function in session.functions.values()]
     entries += [(Kind.OPTIONS, options) for options in session.options.values()]
+    entries += [entry for entry in unsent if entry[0] == Kind.PUT]
+    entries += _values_needed(session)
     if resumed:
-        # An object whose PUT never left is unknown even there; telling twice does no harm.
-        entries += [entry for entry in unsent if entry[0] == Kind.PUT]
-    else:
-        unsent = [entry for entry in unsent if entry[0] != Kind.BORROW]
-        entries += _values_needed(session)
+        # A BORROW may have been lost on the way: one hold too many until the session ends, rather than one too few.
+        entries += [(Kind.BORROW, Reference(seq)) for seq in list(session.borrowed)]
+    unsent = [entry for entry in unsent if entry[0] not in (Kind.BORROW, Kind.PUT)]
     entries += [_again(session, ref) for ref in list(session.pending.values())]
     entries += [(Kind.CANCEL, item) for item in list(session.cancels.values())]
     entries += [entry for entry in unsent if entry[0] in _STAYS and entry[0] != Kind.CANCEL]

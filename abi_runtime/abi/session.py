@@ -107,7 +107,7 @@ class Session:
         self.unknown_below = 0
         """A new daemon knows nothing of objects that ended before it came: these numbers, unless in ``supplied``."""
         self.supplied: set[int] = set()
-        self._borrowed: weakref.WeakValueDictionary[int, Ref[Any]] = weakref.WeakValueDictionary()
+        self.borrowed: weakref.WeakValueDictionary[int, Ref[Any]] = weakref.WeakValueDictionary()
         self._watchers: dict[int, list[Callable[[Ref[Any]], None]]] = {}
         self._watched: deque[tuple[Callable[[Ref[Any]], None], Ref[Any]]] = deque()
         self._waiting_bytes = 0
@@ -306,11 +306,11 @@ class Session:
 
     def borrow(self, seq: int) -> Ref[Any]:
         """The Ref for a task that was named in a payload: one per process, one hold for all its uses here."""
-        known = self.pending.get(seq) or self._borrowed.get(seq)
+        known = self.pending.get(seq) or self.borrowed.get(seq)
         if known is not None:
             return known
         ref: Ref[Any] = Ref(seq, self.home)
-        self._borrowed[seq] = ref
+        self.borrowed[seq] = ref
         self.outbox.append((Kind.BORROW, Reference(seq)))
         self.helper.arm()
         return ref

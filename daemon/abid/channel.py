@@ -114,6 +114,15 @@ class Channel:
             return False
         return self._handle(data)
 
+    def read_rest(self) -> None:
+        """Handle everything that the peer had sent before it went, also what a pause had left."""
+        while not self.closed:
+            self.resume_reading()
+            if self._reader.pending and not self._handle(b""):
+                return
+            if not self.read_once():
+                return
+
     def _handle(self, data: bytes) -> bool:
         frames = self._reader.feed(data)
         try:

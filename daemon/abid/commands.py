@@ -148,8 +148,7 @@ class CommandProcess:
 
     def collect(self) -> int:
         """The supervisor is gone: take in what it had said; which call was running (0: its command had ended)."""
-        while self.channel.read_once():
-            pass
+        self.channel.read_rest()
         self.channel.close("")
         if self._pidfd >= 0:
             os.close(self._pidfd)

@@ -85,7 +85,7 @@ def _status(arguments: argparse.Namespace) -> int:
             status = control.request("status")
     except DaemonUnreachable as error:
         print(f"abid does not run: {error.message}")
-        return 3
+        return EXIT_CODES[error.code]
     tasks = status["tasks"]
     print(f"abid {status['version']} runs: pid {status['pid']}, in {status['runtime_dir']}, {status['state']}")
     print(", ".join(f"{count} {name}" for name, count in tasks.items()))

@@ -54,6 +54,8 @@ class Pool:
         self._estate_fd = estate_fd
         self._own = own
         self._zygotes: dict[tuple[Any, ...], Zygote] = {}
+        self._leaving: set[Zygote] = set()
+        """Told to go, and not gone yet: no worker comes from them any more."""
         self._broken: dict[tuple[Any, ...], Broken] = {}
         self._sweeping = False
         self._oom_kills = oom_kills()
@@ -206,6 +208,7 @@ class Pool:
 
     def _on_zygote_gone(self, zygote: Zygote, why: str) -> None:
         """Its workers die with it. What they leave is ours to end."""
+        self._leaving.discard(zygote)
         for key, known in list(self._zygotes.items()):
             if known is zygote:
                 del self._zygotes[key]
@@ -233,7 +236,7 @@ class Pool:
         self._sweep_once()
 
     def _sweep_once(self) -> None:
-        if sweep({zygote.pid for zygote in self._zygotes.values()}):
+        if sweep({zygote.pid for zygote in (*self._zygotes.values(), *self._leaving)}):
             self.node.loop.call_later(SWEEP_AGAIN_S, self._sweep_once)
         else:
             self._sweeping = False
@@ -245,20 +248,22 @@ class Pool:
         used = {key_of(self._own)} | {key_of(s.program.interpreter) for s in self.node.sessions.values()}
         for key, zygote in list(self._zygotes.items()):
             if key not in used and not zygote.workers:
+                del self._zygotes[key]
+                self._leaving.add(zygote)
                 zygote.close()
 
     def close(self) -> None:
         """End everything: each zygote kills all below it and goes. One that does not, because somebody stopped it, say,
         is killed, and its workers with it."""
-        for zygote in self._zygotes.values():
+        for zygote in (*self._zygotes.values(), *self._leaving):
             zygote.close()
             self.node.loop.call_later(LET_GO_S, self._kill, zygote)
 
     def _kill(self, zygote: Zygote) -> None:
-        if zygote in self._zygotes.values():
+        if zygote in self._zygotes.values() or zygote in self._leaving:
             zygote.kill("it did not end in time")
 
     @property
     def empty(self) -> bool:
         """Whether nothing of ours runs any more, be it an orphan of a zygote that died."""
-        return not self._zygotes and not self._sweeping
+        return not (self._zygotes or self._leaving or self._sweeping)

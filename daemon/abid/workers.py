@@ -347,8 +347,7 @@ class WorkerProcess:
 
     def collect(self) -> int:
         """The process is gone: take in all it had said, and release what was held for it. Which call was running."""
-        while self.channel.read_once():
-            pass
+        self.channel.read_rest()
         self._is_collected = True
         self.channel.close("")
         number = self.page.running

@@ -7,11 +7,14 @@ read its configuration, and through posix_spawn, since the module ``subprocess``
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 
 STDERR_TAIL_BYTES = 4096
 INHERITED_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+_soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+"""As this process was given it, before it took all that the host allows: what tasks and commands are to find."""
 
 
 class ZygoteProcess:
@@ -39,6 +42,8 @@ class ZygoteProcess:
             inherited = os.dup(estate_fd)
             os.set_inheritable(inherited, True)
             os.set_inheritable(theirs.fileno(), True)
+            raised, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_soft_limit, hard))
             try:
                 self.pid = os.posix_spawn(
                     executable,
@@ -58,6 +63,7 @@ class ZygoteProcess:
                 os.close(self.stderr_fd)
                 raise
             finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
                 os.close(inherited)
                 os.close(null)
 

@@ -106,8 +106,7 @@ class Zygote:
         if self._gone:
             return
         self._gone = True
-        while self.channel.read_once():  # what it said before it died: workers that had ended already
-            pass
+        self.channel.read_rest()  # what it said before it died: workers that had ended already
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         status = self.process.wait()

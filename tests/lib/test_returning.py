@@ -99,7 +99,6 @@ def test_results_come_once(connect: Callable[..., Connected], successors: Succes
     successors.on_task = lambda daemon, task: [End(first.seq, EndKind.CANCELLED), *daemon.run(task)]
     lose(connected)
     assert abi.get([first, second]) == [None, 4]
-    assert connected.session.unknown_below == 0
 
 
 def test_what_may_start_once_is_lost(connect: Callable[..., Connected], successors: Successors) -> None:

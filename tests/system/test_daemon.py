@@ -91,7 +91,7 @@ def test_a_restart_begins_nothing_before_the_old_estate_is_empty(daemon: Daemon)
     daemon.wait()
     second = daemon.open("abid", "start", "-c", str(daemon.config_file))
     eventually(lambda: b"zygote.lock" in _open_files(second.pid), "it waits for the lock")
-    assert daemon.run("abid", "status").returncode == 3
+    assert daemon.run("abid", "status").returncode == 69
     assert alive(second.pid)
     os.kill(zygote, signal.SIGCONT)
     await_gone([zygote, *pids])

@@ -60,7 +60,7 @@ def test_in_the_foreground_until_it_is_told_to_stop() -> None:
         done = daemon.run("abid", "stop")
         assert (done.returncode, done.stdout) == (0, f"abid stopped: pid {daemon.pid}\n")
         assert daemon.wait() == 0
-        assert daemon.run("abid", "status").returncode == 3
+        assert daemon.run("abid", "status").returncode == 69
         assert daemon.run("abid", "stop").returncode == 69
         assert daemon.run("abi", "status").returncode == 69
         assert not (daemon.runtime_dir / "abid.sock").exists()
@@ -389,5 +389,5 @@ def test_a_python_that_cannot_import_says_so_in_the_foreground(place: Place) -> 
     done = subprocess.run(
         [sys.executable, "-m", "abid", "status"], env=place.environment, capture_output=True, text=True, timeout=WAIT_S
     )
-    assert done.returncode == 3
+    assert done.returncode == 69
     assert "abid does not run" in done.stdout
