@@ -1,7 +1,7 @@
 """Real daemons for tests: each in directories of its own, ended with everything below it, its log shown on failure.
 
-Nothing here sleeps for luck: waits end with an event (a line, a pidfd), or with a condition that is looked at again, and
-each is bounded by ``WAIT_S``.
+Nothing here sleeps for luck: waits end with an event (a line, a pidfd), or with a condition that is looked at again,
+and each is bounded by ``WAIT_S``.
 """
 
 from __future__ import annotations
