@@ -419,7 +419,7 @@ WAYS_OUT = {
     "as Python does": "",
     "shutdown": "abi.shutdown()",
     "from a function with refs": "def f():\n    kept = [sleep.remote(60) for _ in range(100)]\n    sys.exit(0)\nf()",
-    "futures and refs in a cycle": "futures = [ref.future() for ref in refs]; loop = [refs]; loop.append(loop); del refs",
+    "futures and refs in a cycle": "futures = [ref.future() for ref in refs]; loop = [refs]; loop.append(loop); del refs",  # noqa: E501
     "with threads that wait": (
         "def wait():\n    try:\n        abi.get(refs[0])\n    except abi.errors.SessionLost:\n        pass\n"
         "threading.Thread(target=wait, daemon=True).start(); time.sleep(0.05)"
