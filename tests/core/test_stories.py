@@ -388,6 +388,43 @@ def test_nothing_is_given_to_a_worker_between_a_recall_and_its_answer(seen_runni
     assert shell.starts == {(1, n): 1 for n in range(1, 61) if n != given}
 
 
+@pytest.mark.parametrize("why", ["processes_max", "memory"])
+def test_what_can_never_start_is_refused_after_a_while(why: str) -> None:
+    """Each task waits for its child, and the last one's cannot start: no process may be had, or no memory."""
+    shell = FakeShell(cpus=1, processes_max=2 if why == "processes_max" else 100)
+    session = shell.session()
+    memory = 0 if why == "processes_max" else (1 << 30) // 4
+    shell.define(session, ROOT, Options(1, cpus=UNITS, memory=memory))
+    seq = 1
+    shell.submit(session, Record(seq, 0, 1))
+    for _ in range(4):
+        process = shell.live()[-1]
+        assert shell.start(process)
+        submitter = process.worker.submitter
+        shell.define(session, submitter, Function(0, b"f", "f", b"pickle"), Options(0, cpus=UNITS, memory=memory))
+        seq = submitter << COUNTER_BITS | 1
+        shell.submit(session, Record(seq, 0, 0))
+        shell.block(process)
+        shell.read(process)
+        shell.turn()
+    assert len(shell.live()) == 4
+    due = shell.core.next_timer()
+    assert due is not None
+    shell.now = due - 1
+    shell.core.on_timer(shell.now)
+    shell.turn()
+    assert session.tasks[seq].end is None
+    shell.now = due
+    shell.core.on_timer(shell.now)
+    shell.turn()
+    end = shell.end_of(session, seq)
+    assert end.kind == EndKind.REFUSED
+    text = decode_failure(end.payload).text
+    assert text.startswith("it can never start")
+    assert why in text
+    assert shell.core.next_timer() != due
+
+
 def test_a_worker_that_has_done_its_calls_is_given_no_more() -> None:
     shell = FakeShell(cpus=1)
     session = shell.session()

@@ -100,6 +100,9 @@ class Board:
         self.clocks: list[tuple[int, int, int, bool]] = []
         """Heap of (when, worker, number, kill): a task's time runs out, or its grace."""
         self.draining = False
+        self.stuck: Queue | None = None
+        """A queue that cannot start while all that runs waits, and since when: see ``deadlock``."""
+        self.stuck_since = 0
         self.stats = Stats()
         self.waiting = 0
         self.queued = 0

@@ -12,7 +12,7 @@ from typing import Any, Final
 from abi.errors import ProtocolError
 from abi.ids import SUBMITTERS_MAX
 from abi.wire.schema import UNITS, End, EndKind, Function, Options, Put
-from abid.core import cancel, departure, effects, holds, lifecycle, options, recall, results, scheduler
+from abid.core import cancel, deadlock, departure, effects, holds, lifecycle, options, recall, results, scheduler
 from abid.core import why as why_
 from abid.core.board import RUN_TIMES_MAX, Board, Limits
 from abid.core.effects import Effect
@@ -205,6 +205,7 @@ class Core:
         """Call ``on_progress`` for busy workers first: a task's clock starts when it does."""
         board = self.board
         cancel.on_timer(board, now)
+        deadlock.on_timer(board, now)
         for worker in list(board.idle.values()):
             if worker.idle_since + board.limits.idle_timeout_ns > now:
                 break
@@ -217,7 +218,8 @@ class Core:
         if board.idle:
             leaves = next(iter(board.idle.values())).idle_since + board.limits.idle_timeout_ns
             due = leaves if due is None else min(due, leaves)
-        return due
+        stuck = deadlock.due(board)
+        return stuck if due is None or (stuck is not None and stuck < due) else due
 
     def schedule(self, now: int) -> None:
         scheduler.schedule(self.board, now)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from abi.ids import COUNTER_BITS
-from abid.core import cancel, departure, effects
+from abid.core import cancel, deadlock, departure, effects
 from abid.core.board import Board
 from abid.core.functions import CALL_NS
 from abid.core.queues import Queue
@@ -39,6 +39,7 @@ def schedule(board: Board, now: int) -> None:
     """Hand out all that can be handed out now."""
     departure.settle(board, now)
     if not board.active:
+        deadlock.watch(board, (), now)
         return
     queues = []
     for queue in list(board.active):
@@ -69,6 +70,7 @@ def schedule(board: Board, now: int) -> None:
             board.delist(queue)
         else:
             unmet.append((queue, _lacking(board, queue), False))
+    deadlock.watch(board, unmet, now)
 
 
 def _order(queue: Queue, now: int, aging_ns: int) -> tuple[int, int, int, int, bool, float, int]:
