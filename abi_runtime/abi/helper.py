@@ -107,10 +107,12 @@ class Helper:
                 self._sleep(-1, socket_too=False)
                 idle, seen = 0, -1
             else:
-                attended = self._link.is_led or seen != self.seen
+                moved = seen != self.seen
+                attended = self._link.is_led or moved
                 seen = self.seen
                 worked = self._watch(attended)
-                idle = 0 if worked or attended else idle + 1
+                # A worker's main thread always has the lead, also when nothing has come for hours.
+                idle = 0 if worked or moved else idle + 1
                 if idle > IDLE_TICKS:
                     self._park()
 
