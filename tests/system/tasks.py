@@ -27,3 +27,9 @@ def parent(n: int) -> int:
 @abi.remote
 def descend(levels: int) -> int:
     return 0 if levels == 0 else 1 + abi.get(descend.remote(levels - 1))
+
+
+@abi.remote(memory=300 << 20)
+def greedy(levels: int) -> int:
+    """As ``descend``, and each level keeps its memory."""
+    return 0 if levels == 0 else 1 + abi.get(greedy.remote(levels - 1))

@@ -18,7 +18,7 @@ import abi
 from abi import errors
 from tests.system.harness import Daemon, eventually
 from tests.system.inside import inside, session
-from tests.system.tasks import descend, leaf, parent, stay
+from tests.system.tasks import descend, greedy, leaf, parent, stay
 from tests.system.words import Ear, hold, let_go, say
 
 
@@ -185,6 +185,20 @@ def test_a_crowd_of_waiting_parents_takes_few_workers() -> None:
         said = status(daemon)
         assert said["resources"]["cpus"] == {"total": 1, "free": 1}
         assert said["workers"]["total"] <= 8, "children go before the next parent, so few parents wait at once"
+
+
+@pytest.mark.parametrize("what", ["workers.processes_max", "memory"])
+def test_what_waits_for_ever_is_told_so(what: str) -> None:
+    """Too deep a nest for the processes there may be, or parents that hold the memory that their children ask for."""
+    in_no_time = "import abid.core.deadlock\nabid.core.deadlock.DEADLOCK_NS = 300_000_000"
+    config = f"[workers]\nprocesses_max = {4 if what == 'workers.processes_max' else 100}\nmemory_bytes = {1 << 30}\n"
+    task = descend if what == "workers.processes_max" else greedy
+    with inside(cpus=1, config=config, before=in_no_time) as daemon:
+        with pytest.raises(errors.TaskError, match="it can never start") as refused:
+            abi.get(task.remote(20), timeout=20)
+        assert what in str(refused.value)
+        assert abi.get(task.remote(2), timeout=20) == 2, "it fails alone"
+        assert status(daemon)["resources"]["cpus"]["free"] == 1
 
 
 def test_a_waiting_task_keeps_its_memory_and_gives_its_processor(ear: Ear, tmp_path: Path) -> None:

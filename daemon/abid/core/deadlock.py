@@ -2,7 +2,8 @@
 the very memory or resource that their children ask for. Nothing would ever happen again; so after a while one of those
 that cannot start is refused by name, its parent fails at its ``get`` or goes on without it, and the rest can move.
 
-Who waits with a time limit, again and again, moves by himself and is left alone: each look of his starts the clock anew.
+Who waits with a time limit, again and again, moves by himself and is left alone: each look of his starts the clock
+anew.
 """
 
 from __future__ import annotations
