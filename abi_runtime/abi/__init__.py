@@ -73,7 +73,10 @@ def __getattr__(name: str) -> Any:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'abi' has no attribute {name!r}")
-    found = getattr(import_module(f"abi.{module}"), name)
+    from abi.guard import uninterrupted
+
+    with uninterrupted():  # see ``abi.wire.codec``
+        found = getattr(import_module(f"abi.{module}"), name)
     globals()[name] = found
     return found
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from abi import errors, paths, transport
+from abi.guard import uninterrupted
 from abi.version import __version__
 from abi.wire.frames import FRAME_BYTES_MAX, HEADER, JSON, pack
 from abi.wire.schema import PROTOCOL, Hello, Kind, Program, Refused, Welcome
@@ -79,9 +80,10 @@ def _answer(sock: socket.socket) -> Welcome:
         raise errors.ProtocolError("whatever listens there is no abi daemon")
     payload = _exactly(sock, length)
     try:
-        if kind == Kind.WELCOME:
-            return msgspec.json.decode(payload, type=Welcome)
-        refused = msgspec.json.decode(payload, type=Refused)
+        with uninterrupted():  # see ``abi.wire.codec``
+            if kind == Kind.WELCOME:
+                return msgspec.json.decode(payload, type=Welcome)
+            refused = msgspec.json.decode(payload, type=Refused)
     except msgspec.DecodeError as error:
         raise errors.ProtocolError(f"the daemon's greeting does not decode: {error}") from None
     raise errors.error_from({"code": refused.code, "message": refused.message, "hint": refused.hint})

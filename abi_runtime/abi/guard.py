@@ -11,8 +11,12 @@ microseconds of a section, so that nothing of ours is visible in ``signal.getsig
 
 from __future__ import annotations
 
+import threading
+
 # What the module `signal` wraps into enums, at ten times the cost and twice a section.
 from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]  # pyright: ignore[reportMissingModuleSource, reportMissingImports]
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -90,3 +94,14 @@ class SigintGuard(Guard):
 
 
 NO_GUARD = Guard()
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """A section that has no guard of its own: Ctrl-C raises at its end. In other threads than the main one: nothing."""
+    guard = SigintGuard() if threading.current_thread() is threading.main_thread() else NO_GUARD
+    guard.enter()
+    try:
+        yield
+    finally:
+        guard.leave()

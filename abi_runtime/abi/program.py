@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from abi import errors, paths
+from abi.guard import uninterrupted
 from abi.private import PrivateDaemon
 
 if TYPE_CHECKING:
@@ -88,6 +89,14 @@ def begin() -> None:
     with _starting:
         if _early is None and not _is_connected() and _is_supported() and not _is_found(None):
             _early = PrivateDaemon(None, None)
+    _load_wire()
+
+
+def _load_wire() -> None:
+    """What must not be interrupted while it loads (see ``abi.wire.codec``)."""
+    if "abi.wire.codec" not in sys.modules:
+        with uninterrupted():
+            import_module("abi.wire.codec")
 
 
 def connect_at_first_use(previous: Session | None) -> Session:
@@ -145,6 +154,7 @@ def _private(num_cpus: float | None, resources: dict[str, float] | None) -> Priv
 
 def _greet_private(private: PrivateDaemon, namespace: str) -> tuple[socket.socket, Welcome]:
     try:
+        _load_wire()
         for name in ("abi.session", "abi.dial", "abi.returning", "abi.interpreter", "abi.cloud"):
             import_module(name)  # while it starts; what lives in __main__ needs the last at its first call
         from abi.dial import connect
@@ -200,6 +210,7 @@ def _session(sock: socket.socket, welcome: Welcome, log_to_driver: bool) -> Sess
 
 def _find(address: str | None, namespace: str) -> tuple[str, socket.socket, Welcome] | None:
     """A connection to a daemon that runs, or None if nothing was named and none does."""
+    _load_wire()
     from abi.dial import connect
 
     named = address != "auto" and _is_named(address)

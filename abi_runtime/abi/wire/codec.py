@@ -1,4 +1,8 @@
-"""Bytes of messages. Encoders and decoders are made once: building one costs more than a thousand uses."""
+"""Bytes of messages. Encoders and decoders are made once: building one costs more than a thousand uses.
+
+An exception in the middle of that, or of making a Struct, is lost in msgspec 0.22 or crashes it later: a Ctrl-C in a
+program's first call did. So this module and the schema are loaded, and decoders are made, without interruption.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from abi.errors import ProtocolError
+from abi.guard import uninterrupted
 from abi.wire.schema import ITEMS, Failure, Item, Kind
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
+with uninterrupted():
+    _failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
 
 encode_items = _encoder.encode
 """The payload of a frame: ``encode_items([item, …])``."""
@@ -29,7 +35,8 @@ def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = Non
 
 @cache
 def _list_decoder(item: Any) -> Any:
-    return msgspec.msgpack.Decoder(list[item]).decode
+    with uninterrupted():
+        return msgspec.msgpack.Decoder(list[item]).decode
 
 
 def decode_items(table: dict[int, Any], kind: int, payload: bytes | memoryview) -> list[Any]:
