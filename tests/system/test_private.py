@@ -16,7 +16,7 @@ import pytest
 
 from abi import paths
 from tests.system.harness import Daemon, Place, alive, all_pids, await_gone, clean_environment, command_line, eventually
-from tests.system.scripts import output_of, run_script, start_script
+from tests.system.scripts import output_of, run_script, start_script, write_script
 
 pytestmark = pytest.mark.skipif(
     any(map(os.path.exists, paths.candidates(clean_environment()))), reason="a daemon of the user's runs here"
@@ -91,20 +91,29 @@ sys.stdin.readline()
     assert started.err == b""
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "abi.get(abi.put(1))",
-        "abi.init('private')",
-        "abi.wait([echo.remote(1)])",
-        "list(abi.map(echo, range(3)))",
-        "echo.remote(1)",
-        "abi.shutdown(); assert not abi.is_initialized(); echo.options(num_cpus=2); abi.get([])",
-        "import asyncio\nasync def main(): assert await echo.remote(3) == 3\nasyncio.run(main())",
-    ],
-)
-def test_anything_may_come_first(nowhere: Nowhere, first: str) -> None:
-    assert output_of(nowhere, HEAD + first + "\nprint('fine')\n") == "fine\n"
+FIRST = [
+    "abi.get(abi.put(1))",
+    "abi.init('private')",
+    "abi.wait([echo.remote(1)])",
+    "list(abi.map(echo, range(3)))",
+    "echo.remote(1)",
+    "abi.shutdown(); assert not abi.is_initialized(); echo.options(num_cpus=2); abi.get([])",
+    "import asyncio\nasync def main(): assert await echo.remote(3) == 3\nasyncio.run(main())",
+]
+
+
+def test_anything_may_come_first(nowhere: Nowhere) -> None:
+    """All beside each other, as they need not know of each other."""
+    programs = [
+        start_script(nowhere, write_script(nowhere.folder, f"{HEAD}{first}\nprint('fine')\n", f"first-{n}.py"))
+        for n, first in enumerate(FIRST)
+    ]
+    try:
+        for program, first in zip(programs, FIRST, strict=True):
+            assert (program.wait(), program.out, program.err) == (0, b"fine\n", b""), first
+    finally:
+        for program in programs:
+            program.close()
     nowhere.await_nothing()
 
 
@@ -115,10 +124,15 @@ WAYS_TO_END = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS_TO_END)
-def test_it_goes_however_the_program_ends(nowhere: Nowhere, way: str) -> None:
-    script = HEAD + "refs = [sleep.remote(60) for _ in range(100)]\nabi.get(echo.options(num_cpus=0).remote(1))\n"
-    run_script(nowhere, script + WAYS_TO_END[way] + "\n")
+def test_it_goes_however_the_program_ends(nowhere: Nowhere) -> None:
+    begin = HEAD + "refs = [sleep.remote(60) for _ in range(100)]\nabi.get(echo.options(num_cpus=0).remote(1))\n"
+    programs = [
+        start_script(nowhere, write_script(nowhere.folder, f"{begin}{end}\n", f"end-{n}.py"))
+        for n, end in enumerate(WAYS_TO_END.values())
+    ]
+    for program in programs:
+        program.wait()
+        program.close()
     nowhere.await_nothing()
 
 
@@ -129,7 +143,13 @@ def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: 
         time.sleep(delay_ms / 1000)  # not for luck: the moments are the test
         started.process.kill()
         started.close()
-        nowhere.await_nothing()
+
+    def is_gone() -> bool:
+        # Nobody is left to remove the directory of one killed between making it and starting its daemon.
+        used = [folder for folder in nowhere.directories() if (folder / "abid.sock").exists()]
+        return not used and not nowhere.processes()
+
+    eventually(is_gone, "nothing runs, and no place of theirs is left", 2)
 
 
 def test_ctrl_c_during_the_start(nowhere: Nowhere) -> None:
