@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 import abi
 from tests.system.harness import Daemon
+
+# Under nohup the suite would hand an ignored SIGHUP on to every program that it hangs up on.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
