@@ -153,4 +153,5 @@ def _descriptors_of(entry: tuple[Any, ...]) -> tuple[list[int], Closable | None]
     beside = entry[2]
     if isinstance(beside, (tuple, list)):
         return list(beside), None
-    return [beside.fd], beside
+    several: list[int] | None = getattr(beside, "fds", None)
+    return [beside.fd] if several is None else several, beside

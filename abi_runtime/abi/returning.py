@@ -107,7 +107,7 @@ def _values_needed(session: Session) -> list[tuple[Any, ...]]:
     for refs in [*session.keeps.values(), *session.function_keeps.values()]:
         for ref in refs:
             end = ref.end
-            if end is None or end.kind != EndKind.OK or end.seq in session.supplied or end.parts is not None:
+            if end is None or end.kind != EndKind.OK or end.seq in session.supplied:
                 continue
             session.supplied.add(end.seq)
             entries.append(put_of(end))

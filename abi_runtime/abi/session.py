@@ -328,7 +328,7 @@ class Session:
         if record.seq >= self.unknown_below or record.seq in self.supplied:
             return
         end = record.end
-        if end is None or end.kind != EndKind.OK or end.parts is not None:
+        if end is None or end.kind != EndKind.OK:
             return
         self.supplied.add(record.seq)
         self.outbox.append(put_of(end))

@@ -108,7 +108,11 @@ class Submitter:
 
     def _on_put(self, items: list[Any], fds: list[int]) -> None:
         blobs = Blobs(fds)
-        taken = {index: [blobs.take(put.size)] for index, put in enumerate(items) if put.size}
+        taken: dict[int, list[Any]] = {}
+        for index, put in enumerate(items):
+            sizes = [part.size for part in (put, *(put.parts or ())) if part.size]
+            if sizes:
+                taken[index] = [blobs.take(size) for size in sizes]
         self.node.core.on_put(self.session, self.number, items, taken)
 
     def _on_want(self, items: list[Any], fds: list[int]) -> None:

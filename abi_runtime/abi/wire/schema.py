@@ -212,12 +212,13 @@ class Failure(Item):
 
 
 class Put(Item):
-    """An object without a task."""
+    """An object without a task; or, to a daemon that came after it, what a task had returned."""
 
     seq: int
     payload: bytes = b""
     size: int = 0
     nested: list[int] | None = None
+    parts: list[Part] | None = None
 
 
 class Reference(Item):

@@ -63,7 +63,7 @@ def on_put(board: Board, session: Session, submitter: int, puts: list[Put], blob
             board.discard(held)
             continue
         nested = pin(session, put.nested, put.seq) if put.nested else None
-        end = End(put.seq, EndKind.OK, put.payload, 1, put.size, 0, nested)
+        end = End(put.seq, EndKind.OK, put.payload, 1, put.size, 0, nested, put.parts)
         record = Record(put.seq, -1, -1, state=ENDED, end=end, blobs=held, linked=True)
         if submitter != ROOT:
             record.holds, record.pins = 0, 1
