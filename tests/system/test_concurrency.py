@@ -495,6 +495,8 @@ def note(n, behind=None):
 
 put = abi.put([1, 2, 3])
 large = abi.put(bytes(10**6))
+one, two = echo.options(num_returns=2).remote([bytes(10**6), "small"])
+assert len(abi.get([one, two])) == 2
 early = [note.remote(n) for n in range(100)]
 assert abi.get(early) == list(range(100))
 gate = await_file.remote(os.path.join(folder, "gate"))
@@ -509,6 +511,7 @@ assert abi.get(early) == list(range(100)), "what had ended is here"
 assert abi.get([put, uses_put, chain]) == [[1, 2, 3], [1, 2, 3], None]
 assert len(abi.get(echo.remote(large))) == 10**6, "an object that only the old daemon had is supplied again"
 assert abi.get(echo.remote(early[5])) == 5
+assert abi.get(echo.remote(two)) == "small" and len(abi.get(echo.remote(one))) == 10**6, "one of several results, too"
 assert abi.get([note.remote(n) for n in range(200, 300)]) == list(range(200, 300))
 print("through", flush=True)
 """
