@@ -1,4 +1,4 @@
-"""A suite-sized run; the million is `python -m tests.fuzz` (CONTRIBUTING says when)."""
+"""A suite-sized run; the million is `python -m tests.fuzz` (run it after any change to what reads frames)."""
 
 from __future__ import annotations
 
