@@ -96,9 +96,6 @@ class Submitter:
             self.node.core.on_options(self.session, self.number, options)
 
     def _on_submit(self, items: list[Any], fds: list[int]) -> None:
-        if items and (items[0].function < 0 or items[0].options < 0):
-            # The rules check an index where it differs from the one before it, and begin with -1.
-            raise ProtocolError(f"task {items[0].seq:x} names a negative index")
         if fds or any(map(size_of, items)):
             blobs = Blobs(fds)
             for record in items:

@@ -39,7 +39,8 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
     if room < len(records) or bytes_room <= 0:
         records = _refuse_beyond(board, session, submitter, records, room, bytes_room, now)
     tasks, options = session.tasks, session.options
-    known_function = known_options = -1
+    known_function: int | None = None
+    known_options: int | None = None
     append: Callable[[Record], None] = _nowhere
     error = ""
     straight = size = 0
