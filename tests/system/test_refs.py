@@ -306,20 +306,22 @@ def test_a_hundred_thousand_tasks_leave_nothing(program: Daemon) -> None:
 
 
 def test_two_hundred_large_objects_leave_nothing(program: Daemon) -> None:
+    size = 200_000
+
     @abi.remote
     def make(n: int) -> bytes:
-        return bytes([n]) * MIB
+        return bytes([n]) * size
 
     def run(count: int) -> None:
         for start in range(0, count, 20):
             made = [make.remote(n) for n in range(start, start + 20)]
-            put = [abi.put(bytes([n]) * MIB) for n in range(start, start + 20)]
+            put = [abi.put(bytes([n]) * size) for n in range(start, start + 20)]
             assert [value[-1] for value in abi.get(made)] == list(range(start, start + 20))
             assert [value[0] for value in abi.get([echo.remote(ref) for ref in put])] == list(range(start, start + 20))
 
     run(20)
     nothing_held(program)
-    before = memory_bytes(program.pid), descriptors_of(program.pid), len(gc.get_objects())
+    before = memory_bytes(program.pid), descriptors_of(program.pid)
     own = descriptors_of(os.getpid())
     run(200)
     nothing_held(program)
