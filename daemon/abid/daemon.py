@@ -22,7 +22,7 @@ from abi.config import Config, Reloaded, load
 from abi.errors import ConfigError
 from abi.transport import listen
 from abi.wire.schema import Interpreter
-from abid import logs, state
+from abid import held, logs, state
 from abid.clients import Listener
 from abid.node import Node, limits_of
 from abid.notify import Pulse, notify
@@ -135,6 +135,7 @@ class Daemon:
     def _take_on(self, reloaded: Reloaded) -> Reloaded:
         config = self.config = self.node.config = reloaded.config
         self.node.core.board.limits = limits_of(config)
+        held.set_limit(config.integer("workers.processes_max"))
         self.node.pulse.lag_max_s = config.integer("daemon.watchdog_lag_ms") / 1000
         self.node.touch()  # there may be more room now
         logs.configure(config.text("daemon.log_level"), config.text("daemon.log_format"))

@@ -23,7 +23,7 @@ from abi.errors import Denied
 from abi.version import __version__
 from abi.wire.codec import decode_failure
 from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Kind, Program, Starting
-from abid import resources
+from abid import held, resources
 from abid.core.board import Limits
 from abid.core.core import Core
 from abid.core.effects import Deliver, Discard, Dispatch, Effect, Interrupt, Kill, Note, Recall, Spawn, Stop
@@ -84,6 +84,7 @@ class Node:
         memory = config.integer("workers.memory_bytes") or resources.memory_bytes()
         custom = {name: round(amount * UNITS) for name, amount in config.table("workers.resources").items()}
         gpus = tuple((probe or NoCards()).uuids())
+        held.set_limit(config.integer("workers.processes_max"))
         self.core = Core(limits_of(config), Total(self.cpu_units, memory, gpus, custom), self.host)
         self.jobs_session = self.core.open_session(JOBS_SESSION, os.getuid(), self.now(), commands=True)
         jobs_dir = state_dir / "jobs"

@@ -18,6 +18,7 @@ from abi.objects.blob import Blob
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
 from abi.wire.schema import End, Item, Kind, Output, Starting
+from abid import held
 from abid.core.session import Session
 from abid.core.task import Record
 
@@ -96,12 +97,14 @@ class Submitter:
             self.node.core.on_options(self.session, self.number, options)
 
     def _on_submit(self, items: list[Any], fds: list[int]) -> None:
+        too_many = ""
         if fds or any(map(size_of, items)):
             blobs = Blobs(fds)
             for record in items:
                 if record.size:
                     record.blobs = [blobs.take(record.size)]
-        self.node.core.on_submit(self.session, self.number, items, self.node.now())
+            too_many = held.too_many()
+        self.node.core.on_submit(self.session, self.number, items, self.node.now(), too_many)
 
     def _on_put(self, items: list[Any], fds: list[int]) -> None:
         blobs = Blobs(fds)
@@ -110,7 +113,7 @@ class Submitter:
             sizes = [part.size for part in (put, *(put.parts or ())) if part.size]
             if sizes:
                 taken[index] = [blobs.take(size) for size in sizes]
-        self.node.core.on_put(self.session, self.number, items, taken)
+        self.node.core.on_put(self.session, self.number, items, taken, held.too_many() if taken else "")
 
     def _on_want(self, items: list[Any], fds: list[int]) -> None:
         # Each once: a frame of a million times the same would be a million copies of what it asks for.
@@ -254,4 +257,4 @@ class Blobs:
             raise ProtocolError(f"a payload of {size} bytes was announced")
         if not self._fds:
             raise ProtocolError("a frame brought fewer descriptors than its items name")
-        return Blob(self._fds.pop(), size)
+        return held.Held(self._fds.pop(), size)

@@ -27,6 +27,7 @@ from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
 from abi.wire.codec import decode_items, decoders, encode_failure, encode_items
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
 from abi.wire.schema import Call, End, EndKind, Failure, Kind, Part, Run, Setup, Values
+from abid import held
 from abid.channel import Channel
 from abid.output import STDERR, STDOUT, Lines
 from abid.submitters import Blobs, Submitter
@@ -260,11 +261,19 @@ class WorkerProcess:
                 sizes.extend(part.size for part in end.parts or () if part.size)
                 if sizes:
                     blobs[index] = [taken.take(size) for size in sizes]
+            if blobs and (why := held.too_many()):
+                for index in blobs:
+                    ends[index] = self._not_kept(ends[index], why)
+                blobs = None
         if self.lines.unfinished:
             for end in ends:
                 self._finish_lines(end.seq)
         self._last_seq = ends[-1].seq if ends else self._last_seq
         self.node.core.on_results(self.core, ends, self.node.now(), blobs)
+
+    def _not_kept(self, end: End, why: str) -> End:
+        failure = Failure("QueueFullError", f"its result is not kept: {why}", host=self.node.host)
+        return End(end.seq, EndKind.ERROR, encode_failure(failure), end.attempt, 0, end.ran_ns)
 
     def _on_dropped(self, items: list[Any], fds: list[int]) -> None:
         self.node.core.on_dropped(self.core, [item.number for item in items], self.node.now())

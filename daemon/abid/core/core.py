@@ -150,15 +150,21 @@ class Core:
 
     # Submitters.
 
-    def on_submit(self, session: Session, submitter: int, records: list[Record], now: int) -> None:
-        """Raises ProtocolError for an index never defined or a foreign sequence; what came before it is admitted."""
-        lifecycle.on_submit(self.board, session, submitter, records, now)
+    def on_submit(self, session: Session, submitter: int, records: list[Record], now: int, too_many: str = "") -> None:
+        """``too_many``: why tasks with descriptors are refused at the moment. Raises ProtocolError for an index never
+        defined or a foreign sequence; what came before it is admitted."""
+        lifecycle.on_submit(self.board, session, submitter, records, now, too_many)
 
     def on_put(
-        self, session: Session, submitter: int, puts: list[Put], blobs: dict[int, list[Any]] | None = None
+        self,
+        session: Session,
+        submitter: int,
+        puts: list[Put],
+        blobs: dict[int, list[Any]] | None = None,
+        too_many: str = "",
     ) -> None:
-        """``blobs`` by index in ``puts``."""
-        holds.on_put(self.board, session, submitter, puts, blobs)
+        """``blobs`` by index in ``puts``; ``too_many``: why they are not kept."""
+        holds.on_put(self.board, session, submitter, puts, blobs, too_many)
 
     def on_want(self, session: Session, submitter: int, seqs: list[int]) -> None:
         holds.on_want(self.board, session, submitter, seqs)

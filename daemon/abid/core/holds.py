@@ -50,8 +50,16 @@ def drop(board: Board, session: Session, record: Record, unpinned: list[int]) ->
         unpinned.extend(record.end.nested)
 
 
-def on_put(board: Board, session: Session, submitter: int, puts: list[Put], blobs: dict[int, list[Any]] | None) -> None:
-    """Objects without a task: they have ended well before they came."""
+def on_put(
+    board: Board,
+    session: Session,
+    submitter: int,
+    puts: list[Put],
+    blobs: dict[int, list[Any]] | None,
+    too_many: str = "",
+) -> None:
+    """Objects without a task: they have ended well before they came. With ``too_many``, those with descriptors are not
+    kept, and who needs one is told so."""
     if session.closed:
         return
     holder = session.holder(submitter)
@@ -65,6 +73,12 @@ def on_put(board: Board, session: Session, submitter: int, puts: list[Put], blob
         nested = pin(session, put.nested, put.seq) if put.nested else None
         end = End(put.seq, EndKind.OK, put.payload, 1, put.size, 0, nested, put.parts)
         record = Record(put.seq, -1, -1, state=ENDED, end=end, blobs=held, linked=True)
+        if held and too_many:
+            failure = board.failure(
+                session, record, EndKind.REFUSED, too_many, retry_after_ms=board.limits.retry_after_ms
+            )
+            record.end, record.blobs = End(put.seq, EndKind.REFUSED, failure, 1, 0, 0, nested), None
+            board.discard(held)
         if submitter != ROOT:
             record.holds, record.pins = 0, 1
             holder.held[put.seq] = 1

@@ -26,8 +26,11 @@ _failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def on_submit(board: Board, session: Session, submitter: int, records: list[Record], now: int) -> None:
-    """Admit a batch. Raises ProtocolError for an index that was never defined; what came before it is admitted."""
+def on_submit(
+    board: Board, session: Session, submitter: int, records: list[Record], now: int, too_many: str = ""
+) -> None:
+    """Admit a batch; with ``too_many``, only what brings no descriptors. Raises ProtocolError for an index that was
+    never defined; what came before it is admitted."""
     if session.closed:
         return
     holder = session.holder(submitter)
@@ -36,8 +39,8 @@ def on_submit(board: Board, session: Session, submitter: int, records: list[Reco
         _renumber(session, holder, records)
         functions_count, options_count = len(session.functions), len(session.options)
     room, bytes_room = _room(board, session, submitter)
-    if room < len(records) or bytes_room <= 0:
-        records = _refuse_beyond(board, session, submitter, records, room, bytes_room, now)
+    if room < len(records) or bytes_room <= 0 or too_many:
+        records = _refuse_beyond(board, session, submitter, records, room, bytes_room, too_many, now)
     tasks, options = session.tasks, session.options
     known_function: int | None = None
     known_options: int | None = None
@@ -115,15 +118,24 @@ def _room(board: Board, session: Session, submitter: int) -> tuple[int, int]:
 
 
 def _refuse_beyond(
-    board: Board, session: Session, submitter: int, records: list[Record], room: int, bytes_room: int, now: int
+    board: Board,
+    session: Session,
+    submitter: int,
+    records: list[Record],
+    room: int,
+    bytes_room: int,
+    too_many: str,
+    now: int,
 ) -> list[Record]:
     """The records for which there is room (and those known already); the others are refused. One without arguments
-    needs no room for them."""
+    needs no room for them, one without descriptors is not one of too many."""
     text = f"queue full; try again after {board.limits.retry_after_ms} ms"
     kept = []
     for record in records:
         if record.seq in session.tasks or record.seq >> COUNTER_BITS != submitter:
             kept.append(record)
+        elif too_many and record.blobs is not None:
+            _refuse(board, session, record, EndKind.REFUSED, too_many, now, board.limits.retry_after_ms)
         elif room > 0 and (bytes_room > 0 or not (record.arguments or record.size)):
             room -= 1
             kept.append(record)
