@@ -16,7 +16,7 @@ import pytest
 import abi
 from abi import errors
 from abi.wire.schema import INLINE_BYTES_MAX
-from tests.system.harness import Daemon
+from tests.system.harness import BIN, Daemon
 from tests.system.scripts import descriptors_of, memory_bytes, output_of
 from tests.system.work import Buffer, digest, echo, make, total
 
@@ -246,3 +246,59 @@ def test_a_large_value_is_not_copied_on_its_way() -> None:
     for _ in range(20):
         assert memoryview(abi.get(ref).data).nbytes == 100 * MIB
     assert time.monotonic() - began < 1
+
+
+def test_more_large_objects_than_files_the_daemon_may_open() -> None:
+    """What is too much is refused by an end that says so; everybody else goes on, and so does who lets go."""
+    daemon = Daemon(before="import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))")
+    try:
+        script = """
+            import gc, subprocess, sys
+            import abi
+
+            SIZE = 110_000
+
+            @abi.remote
+            def make(n):
+                return bytes([n % 256]) * SIZE
+
+            @abi.remote
+            def first(data):
+                return data[0]
+
+            def refused(ref):
+                try:
+                    abi.get(ref)
+                except abi.errors.AbiError as error:
+                    assert "large objects" in str(error), error
+                    return 1
+                return 0
+
+            def go_on():
+                gc.collect()
+                while refused(first.remote(bytes(SIZE))):
+                    pass
+                assert abi.get(first.remote(make.remote(7))) == 7
+
+            go_on()
+            put = [abi.put(bytes([n % 256]) * SIZE) for n in range(400)]
+            assert abi.get(put[399])[0] == 399 % 256, "it is here, at least"
+            use = [first.remote(ref) for ref in put]
+            print("put", 100 < sum(map(refused, use)) < 399)
+            print("small ones", abi.get(first.remote(b"abc")))
+            print("an argument", refused(first.remote(bytes(SIZE))))
+            del put, use
+            go_on()
+            made = [make.remote(n) for n in range(400)]
+            print("results", 100 < sum(map(refused, made)) < 399)
+            print(subprocess.run([sys.argv[1], "status"], capture_output=True, text=True).returncode)
+            print(subprocess.run([sys.executable, "-c", "import abi; print(abi.get(abi.remote(abs).remote(-3)))"],
+                                 capture_output=True, text=True).stdout, end="")
+            del made
+            go_on()
+            print("fine")
+            """
+        lines = output_of(daemon, script, str(BIN / "abi")).splitlines()
+    finally:
+        daemon.close()
+    assert lines == ["put True", "small ones 97", "an argument 1", "results True", "0", "3", "fine"]
