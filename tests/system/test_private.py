@@ -153,7 +153,9 @@ def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: 
 
 
 def test_ctrl_c_during_the_start_and_then_on(nowhere: Nowhere) -> None:
-    script = HEAD + """
+    script = (
+        HEAD
+        + """
 print("on", flush=True)
 try:
     abi.get(echo.remote(1))
@@ -161,6 +163,7 @@ try:
 except KeyboardInterrupt:
     print(abi.get([echo.remote(n) for n in range(3)]))
 """
+    )
     for delay_ms in (30, 60, 150):
         started = start_script(nowhere, script)
         started.await_out(b"on")
