@@ -409,7 +409,7 @@ assert abi.get(echo.remote(4)) == 4
 print("fine")
 """
     )
-    assert output_of(nowhere, script) == "fine\n"
+    assert output_of(nowhere, script, env={"PYTHONWARNINGS": "ignore::DeprecationWarning"}) == "fine\n"
     nowhere.await_nothing()
 
 
