@@ -371,7 +371,7 @@ def interrupts():
             time.sleep(0.0005)
 
 abi.get(echo.remote(0))
-end = time.monotonic() + 1.5
+end = time.monotonic() + 1
 thread = threading.Thread(target=interrupts)
 thread.start()
 refs = []
@@ -473,7 +473,7 @@ def talk(n):
     print("word", n)
 for n in range(3):
     talk.remote(n)
-time.sleep(0.7)
+time.sleep(0.5)
 """
     )
     lines = output_of(shared, script).splitlines()
