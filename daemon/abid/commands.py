@@ -89,8 +89,8 @@ class CommandProcess:
         self._on_ended(CommandEnded(126 << 8, 0, why))
         self.node.pool.never_was(self)
 
-    def recall(self) -> int:
-        return self.page.running
+    def recall(self) -> tuple[int, int]:
+        return self.page.running, self.page.since
 
     def interrupt(self, number: int) -> None:
         """SIGTERM to the command's process group."""

@@ -65,7 +65,10 @@ class Daemon:
         self.node.on_stop = self.stop
         self.node.open_pool(own, first, estate_fd)
         lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
-        self.node.pulse = Pulse(self.loop, lag_max_s, lambda: notify("WATCHDOG=1"))
+        core = self.node.core
+        self.node.pulse = Pulse(
+            self.loop, lag_max_s, lambda: notify("WATCHDOG=1"), is_busy=lambda: core.running_count > 0
+        )
         sock = listen(socket_path)
         if self.arguments.system:
             os.chmod(socket_path, 0o660)  # the directory, 0750, lets only the group come so far

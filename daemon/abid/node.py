@@ -30,6 +30,7 @@ from abid.core.effects import Deliver, Discard, Dispatch, Effect, Interrupt, Kil
 from abid.core.resources import CPUS, MEMORY, Total
 from abid.core.session import Session
 from abid.core.task import Record
+from abid.core.workers import Worker
 from abid.gpus import GpuProbe, NoCards
 from abid.jobs import Jobs
 from abid.notify import Pulse
@@ -43,8 +44,11 @@ from abid.zygote_process import ZygoteProcess
 log = logging.getLogger(__name__)
 
 PROGRESS_NS = 4_000_000
-"""How often slot pages are read while calls wait in workers: a few of the milliseconds that a batch may take."""
+"""A call that has another behind it is looked at when it has taken this much longer than two of its kind should."""
 JOBS_SESSION = 0
+AT_ONCE_MAX = 2
+"""Reads in one turn of the loop that are settled at once, for whoever waits for a single answer; more are a burst, and
+settled together."""
 SLICE_NS = 4_000_000
 """Effects are performed in order, but for no longer than this at a time."""
 
@@ -94,10 +98,13 @@ class Node:
         self.pool: Pool
         self.pulse: Pulse
         self._touched = False
+        self._turn = 0.0
+        self._at_once = 0
         self._effects: deque[Effect] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._progress: asyncio.TimerHandle | None = None
+        self._progress_at = 0
         self._to_pump: set[ProgramSession] = set()
         self._noted: set[int] = set()
         self._performers: dict[type, Callable[[Any], None]] = {
@@ -127,6 +134,15 @@ class Node:
         if not self._touched:
             self._touched = True
             self.loop.call_soon(self.settle)
+
+    def after_read(self) -> None:
+        """What one connection had to say has been handled."""
+        turn = self.loop.time()  # uvloop's moves on from turn to turn
+        if turn != self._turn:
+            self._turn, self._at_once = turn, 0
+        if self._at_once < AT_ONCE_MAX:
+            self._at_once += 1
+            self.settle()
 
     def settle(self) -> None:
         """Schedule, and carry out what the core decided, if something changed since the last time."""
@@ -174,12 +190,15 @@ class Node:
                 self._timer.cancel()
             self._timer_at = due
             self._timer = self.loop.call_later(max(0, due - self.now()) / 1e9, self._on_timer)
-        if self._progress is None and self._watches_calls():
-            self._progress = self.loop.call_later(PROGRESS_NS / 1e9, self._on_progress)
 
-    def _watches_calls(self) -> bool:
-        """Whether some call stands behind another, so that it matters how long that one takes."""
-        return any(len(worker.outstanding) > 1 for worker in self.core.board.workers.values())
+    def _watch_calls(self, worker: Worker) -> None:
+        """Some call stands behind another, so it matters how long that one takes: look at it in time."""
+        due = self.now() + PROGRESS_NS + (worker.each_ns << 1)
+        if self._progress is None or due < self._progress_at:
+            if self._progress is not None:
+                self._progress.cancel()
+            self._progress_at = due
+            self._progress = self.loop.call_later((due - self.now()) / 1e9, self._on_progress)
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, 0
@@ -190,6 +209,9 @@ class Node:
     def _on_progress(self) -> None:
         self._progress = None
         self._read_pages()
+        for worker in self.core.board.workers.values():
+            if len(worker.outstanding) > 1:
+                self._watch_calls(worker)
         self.touch()
 
     def _read_pages(self) -> None:
@@ -206,10 +228,13 @@ class Node:
         self.pool.spawn(effect.worker)
 
     def _dispatch(self, effect: Dispatch) -> None:
-        process = self.pool.processes.get(effect.worker.number)
+        worker = effect.worker
+        process = self.pool.processes.get(worker.number)
         if process is None:
             return
-        program = self.sessions.get(effect.worker.session.number)
+        if len(worker.outstanding) > 1:
+            self._watch_calls(worker)
+        program = self.sessions.get(worker.session.number)
         if program is not None and isinstance(process, WorkerProcess) and effect.records[0].seq in self._noted:
             self._noted.clear()
             epoch = process.page.epoch
@@ -244,7 +269,8 @@ class Node:
     def _recall(self, effect: Recall) -> None:
         process = self.pool.processes.get(effect.worker.number)
         if process is not None:
-            self.core.on_recalled(effect.worker, process.recall(), self.now())
+            running, since = process.recall()
+            self.core.on_recalled(effect.worker, running, since, self.now())
             self.touch()
 
     def _interrupt(self, effect: Interrupt) -> None:

@@ -13,9 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-BEAT_S = 0.1
-LAGS_KEPT = 600
-"""One minute of beats: what the reported p99 is taken of."""
+BEAT_S = 0.25
+BUSY_BEAT_S = 0.02
+"""While tasks run: then the lag matters, and the time goes unnoticed."""
+LAGS_KEPT = 3_000
+"""One busy minute of beats: what the reported p99 is taken of."""
 
 
 def notify(*lines: str) -> None:
@@ -43,20 +45,27 @@ def watchdog_interval_s() -> float:
 class Pulse:
     """Measures how late the loop is, and feeds the watchdog while it is not."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lag_max_s: float, feed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lag_max_s: float,
+        feed: Callable[[], None],
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.lags: deque[float] = deque(maxlen=LAGS_KEPT)
         self._loop = loop
         self.lag_max_s = lag_max_s
         self._feed = feed
+        self._is_busy = is_busy
         self._feed_every_s = watchdog_interval_s()
         self._fed = time.monotonic()
         self._beat_at = 0.0
-        self._beat_s = BEAT_S
         self._schedule()
 
     def _schedule(self) -> None:
-        self._beat_at = time.monotonic() + self._beat_s
-        self._handle = self._loop.call_later(self._beat_s, self._beat)
+        beat_s = BUSY_BEAT_S if self._is_busy() else BEAT_S
+        self._beat_at = time.monotonic() + beat_s
+        self._handle = self._loop.call_later(beat_s, self._beat)
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -68,7 +77,7 @@ class Pulse:
         self._schedule()
 
     def p99_s(self) -> float:
-        """The 99th percentile of the last minute's lags, in seconds."""
+        """The 99th percentile of the last beats' lags, in seconds."""
         ordered = sorted(self.lags)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] if ordered else 0.0
 

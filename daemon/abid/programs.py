@@ -64,7 +64,7 @@ class ProgramSession:
             old.close("")
         channel.on_frame = self.on_frame
         channel.on_drained = self._on_drained
-        channel.after_read = self.node.settle
+        channel.after_read = self.node.after_read
 
     def on_frame(self, frame: Frame, fds: list[int]) -> None:
         if frame.kind == Kind.BYE:

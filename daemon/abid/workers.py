@@ -102,7 +102,7 @@ class WorkerProcess:
                     os.close(fd)
         self.channel = Channel(node.loop, ours, self._on_frame, self._on_channel_closed)
         self.channel.on_drained = self.port.pump
-        self.channel.after_read = node.settle
+        self.channel.after_read = node.after_read
         self.port.channel = self.channel
         self.channel.send(Kind.SETUP, encode_items([setup]))
         for fd in self._pipes:
@@ -200,11 +200,11 @@ class WorkerProcess:
         self.node.core.on_results(self.core, [end], self.node.now(), None)
         self.node.touch()
 
-    def recall(self) -> int:
-        """Take back what has not started; the number of the call that has (0: none), to be told to the core."""
+    def recall(self) -> tuple[int, int]:
+        """Take back what has not started; the number of the call that has (0: none), and since when."""
         self.page.epoch += 1
         barrier()
-        return self.page.running
+        return self.page.running, self.page.since
 
     def interrupt(self, number: int) -> None:
         """Raise KeyboardInterrupt in this call, in no other and in none of our own code (see the worker's handler).

@@ -124,7 +124,7 @@ class FakeShell:
             case fx.Recall(worker):
                 process = self.processes[worker.number]
                 process.epoch += 1
-                self.core.on_recalled(worker, process.running, self.now)
+                self.core.on_recalled(worker, process.running, process.since, self.now)
             case fx.Interrupt(worker, number):
                 process = self.processes[worker.number]
                 assert not process.dead

@@ -90,6 +90,32 @@ def test_a_short_task_never_waits_behind_a_long_one_while_a_worker_is_idle() -> 
     assert shell.core.board.stats.recalled == behind
 
 
+@pytest.mark.parametrize(("ran_ns", "each"), [(25 * MS, 2), (10 * SECOND, 1)])
+def test_one_call_waits_behind_another_that_is_not_long(ran_ns: int, each: int) -> None:
+    shell = FakeShell(cpus=2)
+    session = shell.session()
+    shell.learn(session, ran_ns)
+    shell.submit(session, *[Record(n, 0, 0) for n in range(1, 9)])
+    assert [len(process.worker.outstanding) for process in shell.live()] == [each, each]
+
+
+def test_a_worker_that_falls_idle_is_given_at_once_what_waits_behind_another_call() -> None:
+    shell = FakeShell(cpus=2)
+    session = shell.session()
+    shell.learn(session, 25 * MS)
+    shell.submit(session, *[Record(n, 0, 0) for n in range(1, 5)])
+    first, second = shell.live()
+    assert shell.start(first)
+    shell.run_one(second, 25 * MS)
+    shell.run_one(second, 25 * MS)
+    assert [record.number for record in first.worker.outstanding] == [first.running]
+    assert len(second.worker.outstanding) == 1
+    shell.run_all(25 * MS)
+    assert shell.core.board.stats.recalled == 1
+    assert all(shell.end_of(session, n).kind == EndKind.OK for n in range(1, 5))
+    shell.assert_free()
+
+
 def test_only_the_task_that_ran_is_charged_and_its_neighbours_are_not() -> None:
     shell = FakeShell(cpus=1)
     session = shell.session()

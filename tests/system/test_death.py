@@ -298,7 +298,7 @@ def test_a_kill_from_outside_in_the_middle_of_many_small_tasks(program: Daemon, 
 # The daemon's death.
 
 RIDER = """
-import json, os, sys, time
+import json, os, sys, threading, time
 import abi
 from tests.system.words import note, say, hold
 
@@ -329,15 +329,18 @@ def reads(value):
     return value
 
 delivered = []
+told = threading.Semaphore(0)
 started = [once.remote("started0"), once.remote("started1")]
 later = once.remote("later")
 refs = [quick.remote(n) for n in range(60)]
 ends = [chained.remote(ref, 1000) for ref in refs] + [reads.remote(kept)]
 for n, ref in enumerate(refs):
-    ref.future().add_done_callback(lambda done, n=n: delivered.append(n))
+    ref.future().add_done_callback(lambda done, n=n: (delivered.append(n), told.release()))
 print("submitted", flush=True)
 found = abi.get(refs)
 assert found == [(n, ref.id) for n, ref in enumerate(refs)], "results under the ids that were given out"
+for _ in refs:
+    assert told.acquire(timeout=60), "a thread beside calls them"
 said = {"found": [n for n, _ in found], "ends": abi.get(ends), "lost": [], "later": "", "delivered": sorted(delivered)}
 for ref in started:
     try:

@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     nested_reserve: int = 10_000
     """What its tasks may submit beyond ``tasks_max``, all of them together: they could not end otherwise."""
     aging_ns: int = 10_000_000_000
-    """Waiting this long is worth one step of priority; a shape that found no room for so long has room reserved."""
+    """Waiting this long is worth one step of priority; a shape that was given none for so long has room reserved."""
     batch_ns: int = 1_500_000
     """Learned work that a worker is given at once: long against a round trip (0.2 ms), short against a person."""
     interrupt_grace_ns: int = 5_000_000_000

@@ -187,9 +187,9 @@ class Core:
     def on_dropped(self, worker: Worker, numbers: list[int], now: int) -> None:
         recall.on_dropped(self.board, worker, numbers, now)
 
-    def on_recalled(self, worker: Worker, running: int, now: int) -> None:
-        """The answer to Recall, after the page's epoch was raised: what RUNNING read then."""
-        recall.on_recalled(self.board, worker, running, now)
+    def on_recalled(self, worker: Worker, running: int, since: int, now: int) -> None:
+        """The answer to Recall, after the page's epoch was raised: what RUNNING, then SINCE, read then."""
+        recall.on_recalled(self.board, worker, running, since, now)
 
     def on_progress(self, worker: Worker, running: int, since: int, now: int) -> None:
         recall.on_progress(self.board, worker, running, since, now)

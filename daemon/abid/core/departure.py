@@ -25,9 +25,10 @@ def spawn(board: Board, session: Session, gpus: int) -> Worker:
     return worker
 
 
-def settle(board: Board, now: int) -> None:
-    """Workers that ran empty give back what they held, and rest or leave."""
+def settle(board: Board, now: int) -> list[Worker]:
+    """Workers that ran empty give back what they held, and rest or leave. Returns those that began to rest."""
     touched, board.touched = board.touched, []
+    resting = []
     for worker in touched:
         worker.touched = False
         if worker.outstanding or worker.recall_asked or worker.phase == Phase.GONE:
@@ -43,6 +44,8 @@ def settle(board: Board, now: int) -> None:
             worker.idle_since = now
             board.idle[worker.number] = worker
             worker.session.idle.setdefault(len(worker.gpu_ids), {})[worker.number] = worker
+            resting.append(worker)
+    return resting
 
 
 def wake(board: Board, worker: Worker) -> None:

@@ -51,7 +51,7 @@ class Queue:
     waits holds its process, so breadth first would need a process for every parent at once.
     """
 
-    __slots__ = ("dead", "listed", "nested", "priority", "records", "session", "shape")
+    __slots__ = ("dead", "listed", "nested", "priority", "records", "served_ns", "session", "shape")
 
     def __init__(self, session: Session, priority: int, shape: Shape, nested: bool) -> None:
         self.session = session
@@ -59,6 +59,8 @@ class Queue:
         self.shape = shape
         self.nested = nested
         self.records: deque[Record] = deque()
+        self.served_ns = 0
+        """When a worker was last given something of it."""
         self.dead = 0
         """Records in it that ended meanwhile (cancelled): skipped when they come up."""
         self.listed = False

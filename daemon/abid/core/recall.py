@@ -26,8 +26,15 @@ from abid.core.task import Record
 from abid.core.workers import Phase, Worker
 
 LONG_NS: Final = 3_000_000
-"""A call that runs longer has others behind it recalled: two full batches, and far above the noise of a busy
-machine."""
+"""A call that runs so much beyond what was learned has others behind it recalled: two full batches, and far above the
+noise of a busy machine."""
+
+UNEASY_NS: Final = 500_000
+"""The same, when somebody has nothing to do."""
+
+WORTH_NS: Final = 200_000
+"""Less learned work than this behind a running call is not worth taking back for a worker that has nothing: it takes
+half as long to do so."""
 
 
 def behind(board: Board, worker: Worker) -> None:
@@ -43,14 +50,27 @@ def ask(board: Board, worker: Worker) -> None:
         board.emit(effects.Recall(worker))
 
 
+def relieve(board: Board, idle: Worker) -> None:
+    """This worker has nothing to do, and no queue has anything for it: whoever has most behind its running call shares
+    that."""
+    most, busiest = WORTH_NS, None
+    for worker in idle.session.workers.values():
+        behind_ns = (len(worker.outstanding) - 1) * worker.each_ns
+        if behind_ns > most and not worker.recall_asked and len(worker.gpu_ids) == len(idle.gpu_ids):
+            most, busiest = behind_ns, worker
+    if busiest is not None and busiest.shape is not None and board.resources.fits(busiest.shape):
+        ask(board, busiest)
+
+
 def on_progress(board: Board, worker: Worker, running: int, since: int, now: int) -> None:
     """The shell read the page."""
     if worker.phase == Phase.GONE:
         return
     worker.running, worker.since = running, since
+    patience = UNEASY_NS if worker.session.idle.get(len(worker.gpu_ids)) else LONG_NS
     if (
         running
-        and now - since > LONG_NS
+        and now - since > patience + (worker.each_ns << 1)
         and len(worker.outstanding) > 1
         and worker.recalled_to < worker.number_next - 1
     ):
@@ -58,17 +78,18 @@ def on_progress(board: Board, worker: Worker, running: int, since: int, now: int
         behind(board, worker)
 
 
-def on_recalled(board: Board, worker: Worker, running: int, now: int) -> None:
+def on_recalled(board: Board, worker: Worker, running: int, since: int, now: int) -> None:
     """The answer to ``Recall``."""
     if worker.phase == Phase.GONE:
         return
     worker.recall_asked = False
     worker.recalled_to = worker.number_next - 1
     board.touch(worker)
-    worker.running = running
+    worker.running, worker.since = running, since
     if not running:
         return
-    worker.stuck = True
+    if now - since > UNEASY_NS + (worker.each_ns << 1):
+        worker.stuck = True
     _take_back_from(board, worker, running + 1, now)
     record = worker.find(running)
     if record is not None and record.cause:

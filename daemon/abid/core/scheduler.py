@@ -4,8 +4,9 @@ One pass costs the number of queues and workers, never the number of tasks; a pi
 user who had least (see ``queues.Account``), the session that had least, nested before others, priority with aging.
 
 A worker is kept busy across the round trip: while what it has will last less than half a batch, it gets more of the
-same session and shape. That must not starve others: nobody is topped up with what an earlier queue in the order lacks,
-except within a slack that spares both sides the change of workers.
+same session and shape; and one call waits behind another that is longer than a batch, but not long. That must not
+starve others: nobody is topped up with what an earlier queue in the order lacks, except within a slack that spares both
+sides the change of workers; and what waits behind a call is taken back when a worker has nothing to do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from abi.ids import COUNTER_BITS
-from abid.core import cancel, deadlock, departure, effects
+from abid.core import cancel, deadlock, departure, effects, recall
 from abid.core.board import Board
 from abid.core.functions import CALL_NS
 from abid.core.queues import Queue
@@ -27,6 +28,10 @@ SPAWN_WORTH_NS: Final = 2_000_000
 FAIR_SLACK_NS: Final = 50_000_000
 """A processor may stay with a session for so long beyond its turn, to spare changing worker with every batch."""
 
+AHEAD_NS: Final = FAIR_SLACK_NS
+"""A call no longer than this has another put behind it: the round trip between the two, half a millisecond, would show.
+Behind a longer one it would not, and the other would only wait."""
+
 CALLS_MAX: Final = 512
 """Calls outstanding at a worker: two frames of descriptors, and 1.5 ms of the smallest calls."""
 
@@ -35,12 +40,22 @@ PRIORITY_SLACK: Final = 0.5
 PROCESS: Final = "processes"
 
 
+Unmet = tuple[Queue, frozenset[str], bool]
+"""A queue with tasks left, what it lacks, and whether that is reserved for it."""
+
+
 def schedule(board: Board, now: int) -> None:
     """Hand out all that can be handed out now."""
-    departure.settle(board, now)
-    if not board.active:
-        deadlock.watch(board, (), now)
-        return
+    resting = departure.settle(board, now)
+    unmet = _hand_out(board, now) if board.active else []
+    deadlock.watch(board, unmet, now)
+    for worker in resting:
+        if worker.number in board.idle and not board.draining:
+            recall.relieve(board, worker)
+
+
+def _hand_out(board: Board, now: int) -> list[Unmet]:
+    """From the queues to workers. Returns the queues that have tasks left."""
     queues = []
     for queue in list(board.active):
         if queue.head() is None:
@@ -70,7 +85,7 @@ def schedule(board: Board, now: int) -> None:
             board.delist(queue)
         else:
             unmet.append((queue, _lacking(board, queue), False))
-    deadlock.watch(board, unmet, now)
+    return unmet
 
 
 def _order(queue: Queue, now: int, aging_ns: int) -> tuple[int, int, int, int, bool, float, int]:
@@ -86,12 +101,9 @@ def _priority(queue: Queue, now: int, aging_ns: int) -> float:
     return queue.priority + (now - queue.records[0].queued_ns) / aging_ns
 
 
-Unmet = tuple[Queue, frozenset[str], bool]
-"""A queue with tasks left, what it lacks, and whether that is reserved for it."""
-
-
 def _reserved(board: Board, queues: list[Queue], now: int) -> list[Unmet]:
-    """The one queue for which room is kept: of those that do not fit, the one that waited longest, beyond ``aging_ns``.
+    """The one queue for which room is kept: of those that do not fit, the one that has been given nothing for longest,
+    beyond ``aging_ns``.
 
     It stays that one until it has started a task, and then starts before all others: what was kept free for it would
     otherwise go to whoever is earlier in the order, again and again.
@@ -100,7 +112,7 @@ def _reserved(board: Board, queues: list[Queue], now: int) -> list[Unmet]:
     if oldest is None:
         waited = board.limits.aging_ns
         for queue in queues:
-            age = now - queue.records[0].queued_ns
+            age = now - max(queue.records[0].queued_ns, queue.served_ns)
             if age > waited and not board.resources.fits(queue.shape):
                 oldest, waited = queue, age
         board.reserved = oldest
@@ -156,13 +168,14 @@ def _is_worth_a_fork(queue: Queue, takers: int) -> bool:
 
 
 def _can_take_more(board: Board, worker: Worker) -> bool:
+    count = len(worker.outstanding)
     return (
-        not worker.stuck
+        count > 0
+        and (count * worker.each_ns < board.limits.batch_ns >> 1 or (count == 1 and worker.each_ns <= AHEAD_NS))
+        and not worker.stuck
         and not worker.recall_asked
         and worker.phase == Phase.LIVE
         and not worker.last_call
-        and len(worker.outstanding) * worker.each_ns < board.limits.batch_ns >> 1
-        and len(worker.outstanding) > 0
     )
 
 
@@ -192,7 +205,7 @@ def _start(board: Board, queue: Queue, share: int, now: int) -> bool:
         cancel.watch(board, worker, batch[0], option.timeout_ns, now)
     if not option.max_retries:
         board.emit(effects.Note(session, batch[0].seq >> COUNTER_BITS, [batch[0].seq]))
-    _dispatch(board, worker, batch)
+    _dispatch(board, queue, worker, batch, now)
     return True
 
 
@@ -216,7 +229,7 @@ def _top_up(board: Board, queue: Queue, share: int, unmet: list[Unmet], now: int
             batch = _fill(queue, worker, room, min(share, CALLS_MAX - len(worker.outstanding)))
             if not batch:
                 return
-            _dispatch(board, worker, batch)
+            _dispatch(board, queue, worker, batch, now)
             if queue.head() is None:
                 return
 
@@ -277,7 +290,7 @@ def _fill(queue: Queue, worker: Worker, room_ns: int, most: int) -> list[Record]
                     records.appendleft(record)
                     break
                 most = 1
-                cost = room_ns << 1
+                cost = AHEAD_NS << 1
             cost += CALL_NS
         record.state = ASSIGNED
         record.worker = at
@@ -295,7 +308,8 @@ def _fill(queue: Queue, worker: Worker, room_ns: int, most: int) -> list[Record]
     return batch
 
 
-def _dispatch(board: Board, worker: Worker, batch: list[Record]) -> None:
+def _dispatch(board: Board, queue: Queue, worker: Worker, batch: list[Record], now: int) -> None:
+    queue.served_ns = now
     board.queued -= len(batch)
     board.assigned += len(batch)
     board.stats.dispatched += len(batch)
