@@ -130,15 +130,18 @@ def test_bytes_that_are_no_protocol(daemon: Daemon, junk: bytes) -> None:
         (Kind.HELLO, JSON, b'{"protocol": []}', "not readable"),
         (Kind.HELLO, JSON, b'{"protocol": [1e999]}', "not readable"),
         (Kind.HELLO, JSON, b'{"protocol": [1, 0]}', "not readable"),
-        (Kind.HELLO, JSON, json.dumps(hello(role="king")).encode(), "there is no role 'king'"),
-        (Kind.HELLO, JSON, json.dumps(hello("session", program=None)).encode(), "must describe its program"),
-        (Kind.HELLO, JSON, json.dumps(hello("session", resume="zz" * 8)).encode(), "not the prefix of a session"),
-        (Kind.HELLO, JSON, json.dumps(hello("session", resume="../../etc/passwd")).encode(), "not the prefix"),
+        (Kind.HELLO, JSON, {"role": "king"}, "there is no role 'king'"),
+        (Kind.HELLO, JSON, {"role": "session", "program": None}, "must describe its program"),
+        (Kind.HELLO, JSON, {"role": "session", "resume": "zz" * 8}, "not the prefix of a session"),
+        (Kind.HELLO, JSON, {"role": "session", "resume": "../../etc/passwd"}, "not the prefix"),
     ],
 )
-def test_greetings_that_make_no_sense(daemon: Daemon, kind: int, codec: int, payload: bytes, words: str) -> None:
+def test_greetings_that_make_no_sense(
+    daemon: Daemon, kind: int, codec: int, payload: bytes | dict[str, Any], words: str
+) -> None:
+    """A dict is what differs from a good greeting."""
     with Raw(daemon) as raw:
-        raw.send(kind, payload, codec)
+        raw.send(kind, payload if isinstance(payload, bytes) else json.dumps(hello(**payload)).encode(), codec)
         said = raw.refusal()
         assert said["code"] == "protocol"
         assert words in said["message"]
