@@ -125,8 +125,10 @@ def _await_all(session: Session | None, refs: Sequence[Ref[Any]], timeout: float
 
     if not done():
         assert session is not None
+        home = session.home
         for ref in refs:
-            session.want(ref)
+            if ref.state is None or ref.home is not home:  # all others were submitted here: a call less for each
+                session.want(ref)
         if not session.wait(done, timeout):
             session.check()
             left = sum(ref.end is None for ref in refs)

@@ -39,7 +39,8 @@ class Helper:
     def __init__(self, link: Link, linger_s: float) -> None:
         self._link = link
         self._linger_s = linger_s
-        self._state = PARKED
+        self.state = PARKED
+        """PARKED is 0."""
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._eventfd = -1
@@ -48,14 +49,14 @@ class Helper:
 
     def arm(self) -> None:
         """Have the outbox sent within about a millisecond."""
-        if self._state != DUE:
-            self._state = DUE
+        if self.state != DUE:
+            self.state = DUE
             self._kick()
 
     def watch(self) -> None:
         """Have somebody look after the connection soon."""
-        if self._state == PARKED:
-            self._state = WATCHING
+        if self.state == PARKED:
+            self.state = WATCHING
             self._kick()
 
     def stop(self) -> None:
@@ -98,12 +99,12 @@ class Helper:
     def _run(self) -> None:
         idle, seen = 0, -1
         while not self._link.closed:
-            if self._state == DUE:
+            if self.state == DUE:
                 time.sleep(self._linger_s)
-                self._state = WATCHING
+                self.state = WATCHING
                 self._link.flush()
                 idle = 0
-            elif self._state == PARKED:
+            elif self.state == PARKED:
                 self._sleep(-1, socket_too=False)
                 idle, seen = 0, -1
             else:
@@ -122,7 +123,7 @@ class Helper:
             link.receive_now()
             return not link.lost
         readable = self._sleep(TICK_MS if attended else ALONE_MS, socket_too=not attended)
-        if self._state == DUE:
+        if self.state == DUE:
             return True
         if link.outbox or link.releases:
             link.flush()
@@ -133,9 +134,9 @@ class Helper:
     def _park(self) -> None:
         # 1. nothing is due here. 2. a caller appends and finds WATCHING, so it does not kick. 3. PARKED for ever.
         # So look once more after saying PARKED.
-        self._state = PARKED
+        self.state = PARKED
         if self._link.outbox or self._link.releases:
-            self._state = WATCHING
+            self.state = WATCHING
 
     def _sleep(self, timeout_ms: int, *, socket_too: bool) -> bool:
         """Whether the connection has something to read; a kick ends the sleep as well."""

@@ -46,8 +46,9 @@ class Ref(msgspec.Struct, Generic[T_co], weakref=True, eq=False):
     def __del__(self) -> None:
         home = self.home
         home.releases.append(self.seq)
-        if home.helper is not None:
-            home.helper.watch()
+        helper = home.helper
+        if helper is not None and not helper.state:  # written out: a million are dropped at once
+            helper.watch()
 
     @property
     def index(self) -> int:

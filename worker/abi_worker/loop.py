@@ -231,7 +231,8 @@ class Worker:
                         gathered += len(entry[1].payload) if not executor.unsent else BATCH_BYTES + 1
                 except BaseException as error:
                     interrupts.inside = False
-                    entry = (_RESULT, executor.failed(call, options, error, now() - began))
+                    ended = now()
+                    entry = (_RESULT, executor.failed(call, options, error, ended - began))
                     args = kwargs = None
                 pipes.flush()
                 words[RUNNING] = 0 if options.max_retries else number | ENDING
@@ -241,7 +242,7 @@ class Worker:
                 value = None  # only now: see 6.
                 if surroundings.changed:
                     self.is_used_up = not surroundings.restore()
-                if not options.max_retries or now() - flushed > FLUSH_NS or gathered > BATCH_BYTES:
+                if not options.max_retries or ended - flushed > FLUSH_NS or gathered > BATCH_BYTES:
                     link.flush()
                     flushed, gathered, armed = now(), 0, False
                     words[RUNNING] = 0
