@@ -15,8 +15,8 @@ import socket
 from time import monotonic_ns
 from typing import Final
 
-LONGEST_NS: Final = 300_000
-"""About what a single call takes on a busy machine; what is not there by then will take longer than a wake-up."""
+LONGEST_NS: Final = 1_000_000
+"""An answer that takes longer is slept for: a single call takes 0.2 ms, on a machine that is slow or shared up to 0.7."""
 
 
 class Spin:
@@ -25,18 +25,23 @@ class Spin:
     def __init__(self, sock: socket.socket) -> None:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self.is_worth_it = len(os.sched_getaffinity(0)) > 1
-        self._may_be = self.is_worth_it
+        self._may_be = len(os.sched_getaffinity(0)) > 1
+        self._usual_ns = LONGEST_NS >> 1
+        self.is_worth_it = self._may_be
 
     def look(self) -> None:
-        """Returns when something can be read, or when looking any longer is in vain."""
+        """Returns when something can be read, or after twice the usual time: looking any longer is in vain."""
         poll = self._poll.poll
-        end = monotonic_ns() + LONGEST_NS
+        begin = now = monotonic_ns()
+        end = begin + min(self._usual_ns << 1, LONGEST_NS)
         while not poll(0):
-            if monotonic_ns() > end:
+            now = monotonic_ns()
+            if now > end:
                 self.is_worth_it = False
                 return
+        self._usual_ns += now - begin - self._usual_ns >> 3
 
     def slept(self, nanoseconds: int) -> None:
         """How long a wait took without looking."""
+        self._usual_ns = nanoseconds
         self.is_worth_it = self._may_be and nanoseconds < LONGEST_NS
