@@ -16,7 +16,7 @@ from time import monotonic_ns
 from typing import Final
 
 LONGEST_NS: Final = 1_000_000
-"""An answer that takes longer is slept for: a single call takes 0.2 ms, on a machine that is slow or shared up to 0.7."""
+"""An answer that takes longer is slept for. A single call takes 0.2 ms, where the machine is shared up to 0.7."""
 
 
 class Spin:

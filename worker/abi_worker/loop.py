@@ -188,8 +188,7 @@ class Worker:
         functions, names, all_options = executor.functions, executor.names, self.options
         session, surroundings, now = self.session, self.surroundings, time.monotonic_ns
         flushed, gathered, armed = now(), 0, False
-        args: Any
-        kwargs: Any
+        given: Any
         while runs:
             run = runs.popleft()
             epoch = run.epoch
@@ -217,9 +216,9 @@ class Worker:
                         context.task_name = options.name or names[call.function]
                         interrupts.inside = True
                         if call.arguments:
-                            args, kwargs = executor.inline_arguments(call)
-                            value = function(*args, **kwargs)
-                            args = kwargs = None
+                            given = executor.inline_arguments(call)
+                            value = function(*given[0], **given[1])
+                            given = None
                         else:
                             value = function()
                     interrupts.inside = False
@@ -233,7 +232,7 @@ class Worker:
                     interrupts.inside = False
                     ended = now()
                     entry = (_RESULT, executor.failed(call, options, error, ended - began))
-                    args = kwargs = None
+                    given = None
                 pipes.flush()
                 words[RUNNING] = 0 if options.max_retries else number | ENDING
                 if words[READING] or poll(0):
