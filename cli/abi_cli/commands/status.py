@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from types import SimpleNamespace
 
 from abi.control import Object, connect
 from abi_cli import exits
@@ -11,11 +11,7 @@ from abi_cli.output import json, text
 SUMMARY = "Show the daemon and what it is doing; exit code 69 if there is none."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`abi status` has no options of its own."""
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     """Print facts, or the daemon's own object."""
     with connect() as control:
         status = control.request("status")

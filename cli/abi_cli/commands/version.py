@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
+from types import SimpleNamespace
 
 from abi.control import PROTOCOL
 from abi.version import __version__
@@ -13,11 +13,7 @@ from abi_cli.output import json
 SUMMARY = "Show the version of abi."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`abi version` has no options of its own."""
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace) -> int:
     """Print one line, or one object."""
     protocol = f"{PROTOCOL[0]}.{PROTOCOL[1]}"
     if arguments.json:
