@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
-from abi.wire.codec import encode_items
+from abi.wire.codec import encode_items, encode_split
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, pack
 
 SEND_FLAGS: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -105,19 +105,8 @@ def _frames_of(batch: Sequence[tuple[Any, ...]]) -> Iterator[tuple[bytes, list[i
         else:
             items = [entry[1] for entry in run]
             for start in range(0, len(items), RUN_ITEMS_MAX):
-                for frame in _split(kind, items[start : start + RUN_ITEMS_MAX]):
-                    yield frame, [], []
-
-
-def _split(kind: int, items: list[Any]) -> Iterator[bytes]:
-    """One frame, or as many as it takes to stay near BATCH_BYTES: halving spares counting bytes item by item."""
-    payload = encode_items(items)
-    if len(payload) > BATCH_BYTES and len(items) > 1:
-        middle = len(items) // 2
-        yield from _split(kind, items[:middle])
-        yield from _split(kind, items[middle:])
-    else:
-        yield pack(kind, payload)
+                for payload in encode_split(items[start : start + RUN_ITEMS_MAX]):
+                    yield pack(kind, payload), [], []
 
 
 def _frames_with_descriptors(

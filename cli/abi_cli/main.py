@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+from abi import exits
 from abi.errors import AbiError, UsageError
-from abi_cli import exits
 
 TYPE_CHECKING = False  # typing costs milliseconds, which `abi status` has not
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import msgspec
 
 from abi.errors import ProtocolError
 from abi.objects.slot_page import SlotPage
+from abi.processes import describe_status
 from abi.wire.codec import decode_items, decoders, encode_failure, encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import (
@@ -157,17 +158,3 @@ class CommandProcess:
 
     def stderr_tail(self, number: int) -> str:
         return ""
-
-
-def describe_status(status: int) -> str:
-    """A wait status in words."""
-    if os.WIFSIGNALED(status):
-        return f"killed by {signal_name(os.WTERMSIG(status))}"
-    return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -18,8 +18,9 @@ import msgspec
 
 from abi import ids
 from abi.errors import Ambiguous, Busy, NotFound, Refused
+from abi.masking import masked_environment
+from abi.processes import signal_name
 from abi.wire.schema import ROOT, Command, CommandEnded, EndKind, Function, Options
-from abid.commands import signal_name
 from abid.core.task import Record
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 NAMED_OPTIONS_MAX = 10_000
 """The core keeps options for ever, and a name makes them differ: from here on jobs share theirs and `why` says less."""
-SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "API_KEY", "PRIVATE_KEY", "CREDENTIAL")
 
 
 _decode_command = msgspec.msgpack.Decoder(Command).decode
@@ -207,8 +207,7 @@ class Jobs:
         if job.end is None and record is not None:
             why = self._node.core.why(self._session, record, self._node.now())
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in job.command.environment.items()}
-        shown = {key: "***" if looks_secret(key) else value for key, value in environment.items()}
-        return {**self.brief(job), "env": shown, "why": why}
+        return {**self.brief(job), "env": masked_environment(environment), "why": why}
 
     def brief(self, job: Job) -> dict[str, Any]:
         """What `abi jobs` sees of each: no environment, and no reason, which costs a walk through the queue."""
@@ -234,9 +233,3 @@ class Jobs:
 
     def counts(self) -> dict[str, int]:
         return dict(self._counts)
-
-
-def looks_secret(name: str) -> bool:
-    """Whether an environment variable's value had better not be shown."""
-    upper = name.upper()
-    return any(word in upper for word in SECRET_WORDS)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from abi import exits
 from abi.errors import AbiError, DaemonUnreachable
-
-EXIT_CODES = {"bad_config": 78, "unreachable": 69, "denied": 77, "busy": 75, "not_found": 3, "usage": 2}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,9 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"abid: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        return EXIT_CODES.get(error.code, 1)
+        return exits.of_error(error)
     except KeyboardInterrupt:
-        return 130
+        return exits.INTERRUPTED
     return code
 
 
@@ -85,7 +84,7 @@ def _status(arguments: argparse.Namespace) -> int:
             status = control.request("status")
     except DaemonUnreachable as error:
         print(f"abid does not run: {error.message}")
-        return EXIT_CODES[error.code]
+        return exits.of_error(error)
     tasks = status["tasks"]
     print(f"abid {status['version']} runs: pid {status['pid']}, in {status['runtime_dir']}, {status['state']}")
     print(", ".join(f"{count} {name}" for name, count in tasks.items()))

@@ -7,8 +7,10 @@ import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from abi import exits
+from abi.processes import signal_name
 from abi.wire.schema import Interpreter, Setup
-from abid.commands import CommandProcess, signal_name
+from abid.commands import CommandProcess
 from abid.core.retry import Death
 from abid.core.workers import Worker
 from abid.resources import oom_kills
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from abid.node import Node
 
 log = logging.getLogger(__name__)
-
-CONNECTION_CLOSED = 75
-"""A worker's exit code when it finds its connection or its pipes closed (``abi_worker.departure``)."""
 
 
 START_AGAIN_S = 0.1
@@ -192,7 +191,7 @@ class Pool:
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
             text = f"its worker ended with exit code {code}"
-            if code == CONNECTION_CLOSED:
+            if code == exits.CUT_OFF:
                 text += ", as it does when a task closed the connection to its daemon"
             return Death(text=text, exit_code=code, stderr=stderr, started=started)
         name = signal_name(os.WTERMSIG(status))

@@ -17,7 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-from abi import paths
+from abi import exits, paths
 from abi.errors import AbiError
 from abi.interpreter import described
 from abid import lock
@@ -68,9 +68,9 @@ def _run(arguments: argparse.Namespace, runtime_dir: Path, state_dir: Path, rema
         logging.getLogger(__name__).warning("%s", remark)
     os.chdir("/")
 
+    from abi.processes import become_subreaper
     from abi.wire.schema import Interpreter
     from abid.daemon import Daemon
-    from abid.zygotes import become_subreaper
 
     become_subreaper()
     daemon = Daemon(arguments, config, flags, runtime_dir, state_dir)
@@ -162,7 +162,7 @@ def _wait_for_child(read_fd: int, pid: int, runtime_dir: Path) -> int:
     if hint:
         print(f"  {hint}", file=sys.stderr)
     sys.stderr.flush()
-    return 78 if code == "bad_config" else 1
+    return exits.of_code(code)
 
 
 def _tell(ready_fd: int, words: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from abi.errors import ProtocolError
 from abi.objects.blob import Blob
-from abi.wire.codec import decode_items, decoders, encode_items
+from abi.wire.codec import decode_items, decoders, encode_items, encode_split
 from abi.wire.frames import BATCH_BYTES, DESCRIPTORS_MAX, MSGPACK, Frame
 from abi.wire.schema import End, Item, Kind, Output, Starting
 from abid import held
@@ -145,7 +145,8 @@ class Submitter:
                     if channel.queued > QUEUED_BYTES_MAX:
                         records = records[start:]
                         break
-                    send_split(channel, Kind.END, [r.end for r in records[start : start + ENDS_PER_FRAME_MAX]])
+                    for payload in encode_split([r.end for r in records[start : start + ENDS_PER_FRAME_MAX]]):
+                        channel.send(Kind.END, payload)
                 else:
                     return
         for record in records:
@@ -231,17 +232,6 @@ def _shared_bytes(item: Any) -> int:
 
 def _inline_bytes(end: End) -> int:
     return len(end.payload) + sum(len(part.payload) for part in end.parts or ())
-
-
-def send_split(channel: Channel, kind: Kind, items: list[Any]) -> None:
-    """Send in one frame, or in as many as it takes to stay near BATCH_BYTES: halving spares counting item by item."""
-    payload = encode_items(items)
-    if len(payload) > BATCH_BYTES and len(items) > 1:
-        middle = len(items) // 2
-        send_split(channel, kind, items[:middle])
-        send_split(channel, kind, items[middle:])
-    else:
-        channel.send(kind, payload)
 
 
 class Blobs:

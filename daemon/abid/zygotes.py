@@ -7,23 +7,21 @@ sees to that), and what those leave behind comes to this process, a child subrea
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from abi.processes import children, signal_name
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
 from abid.channel import Channel
-from abid.commands import signal_name
 from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
 
-PR_SET_CHILD_SUBREAPER = 36
 SWEEP_AGAIN_S = 0.02
 
 _decoders = decoders((Kind.FORKED, Kind.EXITED, Kind.READY))
@@ -119,20 +117,13 @@ class Zygote:
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
 
 
-def become_subreaper() -> None:
-    """Orphans of dead zygotes come to this process rather than to init. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
 def sweep(known: set[int]) -> int:
     """Kill and reap every child of this process that is not in ``known``; how many were there.
 
     Called again until it finds none: what a killed child leaves behind comes to us only then.
     """
     found = 0
-    for pid in _children():
+    for pid in children():
         if pid in known:
             continue
         found += 1
@@ -142,30 +133,3 @@ def sweep(known: set[int]) -> int:
         except (ProcessLookupError, ChildProcessError):
             continue
     return found
-
-
-def _children() -> list[int]:
-    """Pids of all our children, those of every thread."""
-    pids: list[int] = []
-    try:
-        for thread in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{thread}/children", encoding="ascii") as file:
-                pids.extend(int(word) for word in file.read().split())
-    except FileNotFoundError:
-        return _children_by_parent()
-    return pids
-
-
-def _children_by_parent() -> list[int]:
-    """The same where the kernel was built without /proc/…/children."""
-    own = os.getpid()
-    pids = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                    if int(file.read().rpartition(")")[2].split()[1]) == own:
-                        pids.append(int(name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return pids

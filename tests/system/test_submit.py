@@ -155,12 +155,14 @@ def test_words_that_are_no_text_arrive_as_they_are(daemon: Daemon) -> None:
 def test_options_reach_the_command(daemon: Daemon, tmp_path: Path) -> None:
     done = daemon.run(
         *("abi", "submit", "--cwd", str(tmp_path), "--env", "COLOUR=red", "--env", "MY_TOKEN=hush"),
+        *("--env", "FROM=https://me:hush@host/x"),
         *("--name", "painter", "--cpus", "0.5", "--", "sh", "-c", 'pwd; echo "$COLOUR $MY_TOKEN"'),
     )
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}\nred hush\n")
     job = show(daemon, "last")
     assert (job["name"], job["cpus"], job["cwd"]) == ("painter", 0.5, str(tmp_path))
     assert (job["env"]["COLOUR"], job["env"]["MY_TOKEN"]) == ("red", "***")
+    assert job["env"]["FROM"] == "https://me:***@host/x"
 
 
 def test_each_job_keeps_its_own_options(daemon: Daemon) -> None:

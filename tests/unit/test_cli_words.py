@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from abi import exits, masking
 from abi.errors import AbiError, Busy, ConfigError, DaemonUnreachable, Denied, GetTimeoutError, NotFound, UsageError
-from abi_cli import exits, masking, quantities
+from abi_cli import quantities
 from abi_cli.output import job, text
 
 

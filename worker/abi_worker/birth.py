@@ -15,6 +15,7 @@ import sys
 from collections.abc import Collection
 from typing import Final
 
+from abi.processes import become_subreaper
 from abi_worker import linux
 
 _PYTHONS_OWN: Final = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -25,7 +26,7 @@ def become_child(zygote: int, keep: Collection[int], name: str) -> None:
     """Leaves the zygote's session, handlers and descriptors behind. ``keep`` are the descriptors that stay open."""
     linux.die_with(zygote)
     os.setsid()
-    linux.become_subreaper()
+    become_subreaper()
     linux.name_process(name)
     linux.be_first_to_die()
     restore_signals()

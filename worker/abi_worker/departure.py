@@ -8,14 +8,14 @@ import os
 import sys
 from typing import Final, NoReturn
 
+from abi import exits
+from abi.processes import children, is_zombie
 from abi_worker import linux
 
 IDLE_S: Final = 1.0
 """So long without work, a worker with zombies leaves."""
 ZOMBIES_MAX: Final = 100
 """With more of them a busy worker leaves as well: each holds a process number, of which a host may have 32768."""
-DAEMON_GONE: Final = 75
-"""Exit status of a worker that lost its daemon, or whose task closed the connection to it (EX_TEMPFAIL)."""
 
 
 def has_children() -> bool:
@@ -39,7 +39,7 @@ def has_zombies() -> bool:
 
 def count_zombies() -> int:
     """Exact enough: children of all our threads that wait to be reaped."""
-    return sum(linux.is_zombie(pid) for pid in linux.children())
+    return sum(map(is_zombie, children()))
 
 
 def _peek() -> object:
@@ -50,7 +50,7 @@ def daemon_is_gone(why: str) -> None:
     """Called by whichever thread notices. What runs is of no use to anybody any more."""
     with contextlib.suppress(Exception):
         print(f"abi: the worker lost its daemon, or a task closed the connection to it: {why}", file=sys.stderr)
-    os._exit(DAEMON_GONE)
+    os._exit(exits.CUT_OFF)
 
 
 def leave(status: int) -> NoReturn:

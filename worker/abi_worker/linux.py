@@ -1,4 +1,4 @@
-"""What Linux offers for the care of processes and Python does not pass on: prctl(2) and the list of one's children."""
+"""What a worker's process does for its place among others: who ends it, what it ends, how it is named."""
 
 from __future__ import annotations
 
@@ -9,31 +9,18 @@ import signal
 from collections.abc import Container
 from typing import Final
 
+from abi.processes import children, libc, prctl
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-_PR_SET_CHILD_SUBREAPER: Final = 36
 _IOLBF: Final = 1
 OOM_SCORE_MORE: Final = 500
 """A worker is to be killed for want of memory long before its daemon, and before most of what else runs."""
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
-
-
-def _prctl(option: int, argument: int) -> None:
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl({option}): {os.strerror(code)}")
-
-
-def become_subreaper() -> None:
-    """Orphans among our descendants become our children, whatever sessions they made for themselves."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
 
 def die_with(parent: int) -> None:
     """SIGKILL to us when ``parent`` dies. Leaves at once when it already has: the kernel tells only of later deaths."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
 
@@ -42,7 +29,7 @@ def name_process(name: str) -> None:
     """What ``top`` and ``ps -o comm`` show: 15 bytes at most."""
     with contextlib.suppress(OSError):
         buffer = ctypes.create_string_buffer(name.encode()[:15])
-        _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+        prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def be_first_to_die() -> None:
@@ -55,45 +42,11 @@ def be_first_to_die() -> None:
 def line_buffer_c_output() -> None:
     """C code's ``printf`` goes out at each newline: on a pipe it would wait for 4 KiB, and be lost with a crash."""
     with contextlib.suppress(ValueError, AttributeError):
-        _libc.setvbuf(ctypes.c_void_p.in_dll(_libc, "stdout"), None, _IOLBF, ctypes.c_size_t(0))
+        libc().setvbuf(ctypes.c_void_p.in_dll(libc(), "stdout"), None, _IOLBF, ctypes.c_size_t(0))
 
 
 def flush_c_output() -> None:
-    _libc.fflush(None)
-
-
-def children() -> list[int]:
-    """Our children, zombies included. For a process of one thread: the kernel lists them by thread.
-
-    A child that goes while the list is made may hide another one (proc(5)); who must have all asks again after each
-    death.
-    """
-    me = os.getpid()
-    try:
-        with open(f"/proc/{me}/task/{me}/children", "rb", buffering=0) as file:
-            return [int(pid) for pid in file.readall().split()]
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _parent_of(entry) == me]
-
-
-def _parent_of(pid: str) -> int:
-    try:
-        return int(_stat(pid)[1])
-    except (OSError, IndexError, ValueError):
-        return -1
-
-
-def is_zombie(pid: int) -> bool:
-    try:
-        return _stat(pid)[0] == b"Z"
-    except (OSError, IndexError):
-        return False
-
-
-def _stat(pid: int | str) -> list[bytes]:
-    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-        # The name may hold blanks and parentheses; the fields behind the last parenthesis may not.
-        return file.readall().rpartition(b")")[2].split()
+    libc().fflush(None)
 
 
 def kill_children(known: Container[int] = ()) -> int:

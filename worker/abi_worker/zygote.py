@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 from abi.errors import ProtocolError
+from abi.processes import become_subreaper
 from abi.wire.schema import Empty, Exited, Fork, Forked, Kind
 from abi_worker import birth, linux
 from abi_worker.channel import Channel
@@ -80,7 +81,7 @@ class _Zygote:
         self.poll.register(self.wakeups, select.POLLIN)
 
     def _own_process(self) -> None:
-        linux.become_subreaper()
+        become_subreaper()
         linux.name_process("abi_zygote")
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from abi import exits
 from abi.control import connect
-from abi_cli import exits
 from abi_cli.output import job, json
 
 SUMMARY = "End jobs."

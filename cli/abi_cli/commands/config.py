@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from abi import config
+from abi import config, exits
 from abi.control import Object, connect
 from abi.errors import DaemonUnreachable
 from abi.options import spelled
-from abi_cli import exits
 from abi_cli.output import json, text
 
 SUMMARY = "Show every setting and where it came from, or check a configuration."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from abi import exits
 from abi.control import connect
-from abi_cli import exits
-from abi_cli.masking import masked_environment
 from abi_cli.output import job, json
 
 SUMMARY = "Show all that is known of one job."
@@ -18,11 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print facts, or the object; values that look like secrets as `***` in both."""
+    """Print facts, or the object; the daemon says `***` for values that look like secrets."""
     with connect() as control:
         found = control.request("show", target=arguments.id)
-    if isinstance(found.get("env"), dict):
-        found = {**found, "env": masked_environment(found["env"])}
     if arguments.json:
         json.write(found)
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from abi import exits
 from abi.control import Object, connect
-from abi_cli import exits
 from abi_cli.output import json, text
 
 SUMMARY = "Show the daemon and what it is doing; exit code 69 if there is none."

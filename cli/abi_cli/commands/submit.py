@@ -10,9 +10,10 @@ import argparse
 import os
 import signal
 
+from abi import exits
 from abi.control import Control, Object, connect
 from abi.errors import AbiError, Refused, UsageError
-from abi_cli import exits, quantities
+from abi_cli import quantities
 from abi_cli.following import follow
 from abi_cli.output import json, text
 

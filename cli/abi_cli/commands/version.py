@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from types import SimpleNamespace
 
+from abi import exits
 from abi.control import PROTOCOL
 from abi.version import __version__
-from abi_cli import exits
 from abi_cli.output import json
 
 SUMMARY = "Show the version of abi."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from abi import exits
 from abi.control import Object, connect
-from abi_cli import exits, quantities
+from abi_cli import quantities
 from abi_cli.output import job, json
 
 SUMMARY = "Wait until jobs have ended, and exit with the first code that is not 0."

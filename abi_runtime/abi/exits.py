@@ -1,4 +1,4 @@
-"""What `abi` exits with: one number for each way to end, the same for every command."""
+"""What `abi` and `abid` exit with: one number for each way to end, the same for every command."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ BAD_CONFIG = 78  # EX_CONFIG
 INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as any other tool before `| head`
 SIGNAL_BASE = 128
+CUT_OFF = 75  # a worker's, when it lost its daemon or a task closed the connection to it
 
 _BY_CODE = {
     "usage": USAGE,
@@ -36,7 +37,12 @@ _BY_END = {"ok": OK, "cancelled": INTERRUPTED, "timed_out": TIMED_OUT}
 
 def of_error(error: AbiError) -> int:
     """The exit code for an error of ours."""
-    return _BY_CODE.get(error.code, FAILURE)
+    return of_code(error.code)
+
+
+def of_code(code: str) -> int:
+    """The same, by the error's code."""
+    return _BY_CODE.get(code, FAILURE)
 
 
 def of_job(job: Object) -> int:

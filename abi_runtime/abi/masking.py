@@ -1,7 +1,7 @@
 """Values that look like secrets are not for showing: names that say so, and passwords in URLs.
 
-Both the text and the JSON of `abi show` go through here. It is a courtesy against
-shoulder-surfing and pasted logs, no protection from whoever may submit.
+What the daemon tells of a job goes through here. It is a courtesy against shoulder-surfing and pasted logs, no
+protection from whoever may submit.
 """
 
 from __future__ import annotations
