@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from abi.errors import AbiError, Denied, ProtocolError, VersionMismatch
+from abi.errors import AbiError, Busy, Denied, ProtocolError, VersionMismatch
 from abi.transport import peer_credentials
 from abi.version import __version__
 from abi.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX, JSON, Frame
@@ -33,6 +33,10 @@ GREETING_S = 5.0
 """How long a connection may say nothing: a client greets at once."""
 CONNECTIONS_MAX = 4096
 """At once, and never more than a quarter of the descriptors that we may have: workers need five each."""
+SESSIONS_SHARE = 0.75
+"""Of the connections, for programs: they are not sent away to make room, so some must be left for others."""
+USERS_SHARE = 0.5
+"""Of the programs, for each user of a daemon that serves several."""
 ACCEPTS_PER_TURN = 64
 ACCEPT_AGAIN_S = 0.1
 """When there is no descriptor for who knocks, we look again after this."""
@@ -50,6 +54,7 @@ class Listener:
         self.connections: dict[Channel, Greeting] = {}
         """By when they last said something, the longest silent first."""
         self._connections_max = min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._sessions_max = int(self._connections_max * SESSIONS_SHARE)
         sock.setblocking(False)
         node.loop.add_reader(sock.fileno(), self._on_connection)
 
@@ -91,6 +96,19 @@ class Listener:
                 greeting.channel.close("made room for another")
                 return
         # All are programs or followers. The newest is not worse than they are, and the limit is far from the kernel's.
+
+    def check_room_for_program(self, user: int) -> None:
+        """Raises Busy when there are as many programs as may be."""
+        users = [session.core.user for session in self.node.sessions.values()]
+        share = USERS_SHARE if self.node.system else 1.0
+        count, most, whose = len(users), self._sessions_max, ""
+        if count < most and users.count(user) >= most * share:
+            count, most, whose = users.count(user), int(most * share), " of yours"
+        if count >= most:
+            raise Busy(
+                f"{count} programs{whose} are connected, which is as many as may be",
+                hint="end some; the limit follows from how many files the daemon may open (ulimit -n)",
+            )
 
     def readers_of_ended_jobs(self) -> bool:
         """Whether somebody has not yet got all that a job said before it ended."""
@@ -195,6 +213,7 @@ class Greeting:
         session = self.node.resume_session(hello)
         resumed = session is not None
         if session is None:
+            self.listener.check_room_for_program(self.uid)
             session = self.node.open_session(hello, self.pid, self.uid, program)
         self.session = session
         self.channel.set_limit(FRAME_BYTES_MAX)

@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", help="let running work finish, then end the daemon")
     stop.add_argument("--now", action="store_true", help="do not wait for running work")
     stop.set_defaults(run=_stop)
-    commands.add_parser("status", help="say whether a daemon runs, and how busy it is").set_defaults(run=_status)
+    status = commands.add_parser("status", help="say whether a daemon runs, and how busy it is")
+    status.add_argument("--json", action="store_true", help="print what `abi status --json` prints")
+    status.set_defaults(run=_status)
     commands.add_parser("reload", help="read the configuration again").set_defaults(run=_reload)
     install = commands.add_parser("install-service", help="install the systemd unit")
     install.add_argument("--user", action="store_true", help="for the current user instead of the system")
@@ -85,6 +87,11 @@ def _status(arguments: argparse.Namespace) -> int:
     except DaemonUnreachable as error:
         print(f"abid does not run: {error.message}")
         return exits.of_error(error)
+    if arguments.json:
+        import json
+
+        print(json.dumps(status))
+        return 0
     tasks = status["tasks"]
     print(f"abid {status['version']} runs: pid {status['pid']}, in {status['runtime_dir']}, {status['state']}")
     print(", ".join(f"{count} {name}" for name, count in tasks.items()))

@@ -96,9 +96,7 @@ class Pool:
         if broken is not None and broken.until > self.node.loop.time():
             self.node.loop.call_later(FAIL_AGAIN_S, self._on_failed_start, worker, broken.why, True)
             return
-        self.node.loop.call_later(
-            self.node.config.integer("workers.start_timeout_ms") / 1000, self._see_started, worker
-        )
+        self.node.loop.call_later(self._start_timeout_s, self._see_started, worker)
         try:
             zygote = self._zygote(interpreter)
             if program is None:
@@ -124,10 +122,20 @@ class Pool:
                 self._note_broken(interpreter, str(error))
             self.node.loop.call_later(START_AGAIN_S if ours else 0, self._on_failed_start, worker, str(error), not ours)
 
+    @property
+    def _start_timeout_s(self) -> float:
+        return self.node.config.integer("workers.start_timeout_ms") / 1000
+
     def _see_started(self, worker: Worker) -> None:
-        """A zygote that has not forked for so long hangs, and all its workers wait for it."""
+        """A zygote that has not forked for so long hangs, and all its workers wait for it. One that forks others has
+        much to do, and is given its time."""
         process = self.processes.get(worker.number)
-        if process is not None and process.pid == 0:
+        if process is None or process.pid:
+            return
+        left = process.zygote.forked_s + self._start_timeout_s - self.node.loop.time()
+        if left > 0:
+            self.node.loop.call_later(left, self._see_started, worker)
+        else:
             log.error("zygote %d did not fork in time: it is killed", process.zygote.pid)
             process.zygote.kill("it did not fork in time")
 

@@ -58,6 +58,8 @@ class Zygote:
         self.pid = process.pid
         self.is_broken = False
         """It ended by itself, or hung, before it could fork a worker of Python: the next one would do the same."""
+        self.forked_s = loop.time()
+        """When it last forked a worker."""
         self._ready = False
         self._killed_because = ""
         self.workers: set[int] = set()
@@ -87,6 +89,7 @@ class Zygote:
         for item in decode_items(_decoders, frame.kind, frame.payload):
             match item:
                 case Forked(worker=worker, pid=pid):
+                    self.forked_s = self._loop.time()
                     self._on_forked(worker, pid, fds.pop(0))
                 case Exited(worker=worker, status=status):
                     self.workers.discard(worker)

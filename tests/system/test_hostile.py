@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import sys
 import time
@@ -15,7 +16,7 @@ import cloudpickle
 import pytest
 
 from abi.wire.codec import decode_failure
-from abi.wire.schema import EndKind, Function, Kind, Options, Reference, Task
+from abi.wire.schema import Empty, EndKind, Function, Kind, Options, Reference, Task
 from tests.system.harness import Daemon, Program, eventually, rss_bytes
 from tests.system.raw import HEADER, JSON, MSGPACK, Raw, hello
 
@@ -464,21 +465,40 @@ def test_when_all_places_are_taken_there_is_one_for_who_asks() -> None:
         made.close()
 
 
-def test_when_there_is_no_descriptor_left_it_waits_for_one() -> None:
-    """Programs, which nobody sends away, take all there are; the daemon neither spins nor dies."""
+def test_more_programs_than_may_be_are_told_so() -> None:
+    """128 descriptors, so 32 connections and 24 programs."""
     made = Daemon(before="import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))")
     try:
-        programs = []
-        while "could not be accepted" not in made.log():
-            raw = Raw(made)
-            raw.send(Kind.HELLO, json.dumps(hello("session")).encode(), JSON)
-            programs.append(raw)
-            assert len(programs) < 500
-        before = cpu_s(made)
-        time.sleep(0.3)
-        assert cpu_s(made) - before < 0.15
+        programs = [Raw(made).greet("session") for _ in range(24)]
+        with Raw(made) as late:
+            late.send(Kind.HELLO, json.dumps(hello("session")).encode(), JSON)
+            said = late.refusal()
+        assert said["code"] == "busy"
+        assert "24 programs are connected" in said["message"]
+        assert made.run("abi", "status").returncode == 0
+        done = made.run("python", "-c", "import abi; abi.put(1)")
+        assert "24 programs are connected" in done.stderr
+        programs.pop().say(Kind.BYE, Empty())
+        eventually(lambda: made.run("python", "-c", "import abi; abi.put(1)").returncode == 0, "there is room again")
         for raw in programs:
             raw.sock.close()
+    finally:
+        made.close()
+
+
+def test_when_there_is_no_descriptor_left_it_waits_for_one() -> None:
+    """The daemon neither spins nor dies."""
+    made = Daemon()
+    try:
+        assert made.run("abi", "status").returncode == 0
+        opened = len(os.listdir(f"/proc/{made.pid}/fd"))
+        before_s, allowed = cpu_s(made), resource.prlimit(made.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (opened, allowed[1]))
+        with Raw(made):
+            eventually(lambda: "could not be accepted" in made.log(), "it notices")
+            time.sleep(0.3)
+            assert cpu_s(made) - before_s < 0.15
+        resource.prlimit(made.pid, resource.RLIMIT_NOFILE, allowed)
         eventually(lambda: made.run("abi", "status").returncode == 0, "it serves again")
         assert "Traceback" not in made.log()
     finally:

@@ -57,6 +57,7 @@ def test_in_the_foreground_until_it_is_told_to_stop() -> None:
     with running() as daemon:
         assert daemon.run("abid", "status").returncode == 0
         assert f"pid {daemon.pid}" in daemon.run("abid", "status").stdout
+        assert json.loads(daemon.run("abid", "status", "--json").stdout)["pid"] == daemon.pid
         done = daemon.run("abid", "stop")
         assert (done.returncode, done.stdout) == (0, f"abid stopped: pid {daemon.pid}\n")
         assert daemon.wait() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -32,25 +33,25 @@ TYPE_NAMES: Final[dict[int, str]] = {
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Every bound of the rules."""
+    """Every bound of the rules. The defaults are those of the configuration."""
 
     processes_max: int
     """Workers at once. Nested tasks may go to twice that, since their parents keep a process each while they wait."""
-    tasks_max: int = 1_100_000
-    """Open tasks of a program: a million, and what is under way."""
+    tasks_max: int = 2_000_000
+    """Open tasks of a program."""
     bytes_max: int = 2 << 30
     """Arguments of a program's open tasks, looked at before each batch (which a frame bounds)."""
     nested_reserve: int = 10_000
     """What its tasks may submit beyond ``tasks_max``, all of them together: they could not end otherwise."""
-    aging_ns: int = 10_000_000_000
+    aging_ns: int = 5_000_000_000
     """Waiting this long is worth one step of priority; a shape that was given none for so long has room reserved."""
     batch_ns: int = 1_500_000
     """Learned work that a worker is given at once: long against a round trip (0.2 ms), short against a person."""
-    interrupt_grace_ns: int = 5_000_000_000
+    interrupt_grace_ns: int = 2_000_000_000
     """From the interrupt of a task that ran out of time to the kill."""
     idle_timeout_ns: int = 60_000_000_000
     uncharged_starts_max: int = 16
-    unread_results_bytes_max: int = 256 << 20
+    unread_results_bytes_max: int = 64 << 20
     """For the shell: beyond it, it sets ``session.stalled``."""
     retry_after_ms: int = 100
     """What a refused submitter is told to wait: a tenth of a second empties thousands of places."""
@@ -87,7 +88,10 @@ class Board:
         """All that are not gone."""
         self.worker_next = 1
         self.leaving = 0
-        self.shapes: dict[tuple[int, int, tuple[tuple[str, int], ...], bool], Shape] = {}
+        self.shapes: WeakValueDictionary[tuple[int, int, tuple[tuple[str, int], ...], bool], Shape] = (
+            WeakValueDictionary()
+        )
+        """Of all sessions that are here; a shape goes with the last that used it."""
         self.run_times: dict[bytes, RunTime] = {}
         self.active: list[Queue] = []
         """Queues that hold records."""

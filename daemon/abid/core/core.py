@@ -91,11 +91,18 @@ class Core:
     def on_function(
         self, session: Session, submitter: int, function: Function, blobs: list[Any] | None = None
     ) -> FunctionRecord:
-        """The session-wide function of a definition; the same digest is the same function."""
+        """The session-wide function of a definition; the same digest is the same function. Raises ProtocolError for
+        more than a program may define."""
         board = self.board
         holder = session.holder(submitter)
         known = session.functions_by_digest.get(function.digest)
         if known is None:
+            session.defined_bytes += function.size or len(function.pickled or b"")
+            if session.defined_bytes > board.limits.bytes_max:
+                raise ProtocolError(
+                    f"the functions of this program have {session.defined_bytes} bytes, and queue.bytes_max allows "
+                    f"{board.limits.bytes_max}: give large data to a function as an argument"
+                )
             run_time = board.run_times.get(function.digest)
             if run_time is None:
                 if len(board.run_times) >= RUN_TIMES_MAX:

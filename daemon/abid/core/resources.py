@@ -30,7 +30,7 @@ class Total(msgspec.Struct, frozen=True):
 class Shape:
     """What a task holds while it runs. One object per distinct value, so that shapes compare by identity."""
 
-    __slots__ = ("alone", "cpus", "gpus", "needs")
+    __slots__ = ("__weakref__", "alone", "cpus", "gpus", "needs")
 
     def __init__(self, cpus: int, gpus: int, needs: tuple[tuple[str, int], ...], alone: bool) -> None:
         self.cpus = cpus

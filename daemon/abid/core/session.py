@@ -38,9 +38,9 @@ class Session:
     """Core's record of a session."""
 
     __slots__ = (
-        "account", "closed", "commands", "functions", "functions_by_digest", "holders", "idle", "namespace",
-        "nested_bytes", "nested_tasks", "number", "open_bytes", "open_tasks", "options", "options_by_value", "outbox",
-        "queues", "stalled", "submitter_next", "tasks", "user", "user_account", "wants", "workers",
+        "account", "closed", "commands", "defined_bytes", "functions", "functions_by_digest", "holders", "idle",
+        "namespace", "nested_bytes", "nested_tasks", "number", "open_bytes", "open_tasks", "options", "options_by_value",
+        "outbox", "queues", "stalled", "submitter_next", "tasks", "user", "user_account", "wants", "workers",
     )  # fmt: skip
 
     def __init__(self, number: int, user: int, user_account: Account, commands: bool, namespace: str) -> None:
@@ -63,6 +63,8 @@ class Session:
         """Of their arguments."""
         self.nested_bytes = 0
         self.functions: list[FunctionRecord] = []
+        self.defined_bytes = 0
+        """Of the functions' pickles, which stay as long as the session."""
         self.functions_by_digest: dict[bytes, FunctionRecord] = {}
         self.options: list[OptionsRecord] = []
         self.options_by_value: dict[tuple[object, ...], OptionsRecord] = {}
