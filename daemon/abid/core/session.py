@@ -39,8 +39,9 @@ class Session:
 
     __slots__ = (
         "account", "closed", "commands", "defined_bytes", "functions", "functions_by_digest", "holders", "idle",
-        "namespace", "nested_bytes", "nested_tasks", "number", "open_bytes", "open_tasks", "options", "options_by_value",
-        "outbox", "queues", "stalled", "submitter_next", "tasks", "user", "user_account", "wants", "workers",
+        "namespace", "nested_bytes", "nested_tasks", "number", "open_bytes", "open_tasks", "options",
+        "options_by_value", "outbox", "queues", "stalled", "submitter_next", "tasks", "user", "user_account", "wants",
+        "workers",
     )  # fmt: skip
 
     def __init__(self, number: int, user: int, user_account: Account, commands: bool, namespace: str) -> None:
