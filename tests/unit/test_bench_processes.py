@@ -195,3 +195,10 @@ def test_our_commands_are_found_and_the_environment_is_cleared() -> None:
     with pytest.raises(FileNotFoundError, match="no-such-command"):
         program("no-such-command")
     assert without_abi({"ABI_SOCKET": "x", "HOME": "y"}) == {"HOME": "y"}
+
+
+def test_stolen_time_is_a_part_of_all_time() -> None:
+    stolen, passed = procs.stolen_ticks()
+    assert 0 <= stolen < passed
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    assert passed * procs.TICK_NS / 1e9 >= 0.5 * uptime, "of every processor"

@@ -35,6 +35,13 @@ def descendants(root: int) -> list[int]:
     return [pid for pid in found if pid not in dead]
 
 
+def stolen_ticks() -> tuple[int, int]:
+    """(ticks that this virtual machine wanted and its host gave to others, all ticks), of all processors since boot."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]  # user … steal; guests' are in user's
+    return ticks[7], sum(ticks)
+
+
 def command_line(pid: int) -> str:
     """The arguments, joined by blanks; "" for a process that is gone or a zombie."""
     try:
