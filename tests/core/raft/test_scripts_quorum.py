@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from abid.core.raft.configuration import Change, ChangeKind, Configuration, ConfigurationError, Why
+from abid.core.raft.configuration import Configuration, ConfigurationError, Why
 from abid.core.raft.progress import Progress, tracked
 from abid.core.raft.quorum import EVERYTHING, Vote, agreed_by_both, counted_by_both
+from tests.core.raft import in_words
+from tests.core.raft.play import changes_of
 from tests.core.raft.scripts import Step, files, needs_scripts, steps
 
 pytestmark = needs_scripts
 
 VOTES = {"VoteWon": Vote.WON, "VoteLost": Vote.LOST, "VotePending": Vote.PENDING}
-KINDS = {"v": ChangeKind.VOTER, "l": ChangeKind.LEARNER, "r": ChangeKind.REMOVE, "u": ChangeKind.UPDATE}
 SAID = {
     "config is already joint": Why.IS_JOINT,
     "can't apply simple config change in joint config": Why.IS_JOINT,
@@ -55,30 +56,16 @@ def test_majorities(path: Path) -> None:
 
 
 def show(configuration: Configuration, known: dict[int, Progress]) -> list[str]:
-    """As the scripts write it."""
-
-    def group(nodes: frozenset[int]) -> str:
-        return f"({' '.join(map(str, sorted(nodes)))})"
-
-    line = f"voters={group(configuration.voters)}"
-    if configuration.is_joint:
-        line += f"&&{group(configuration.outgoing)}"
-    if configuration.learners:
-        line += f" learners={group(configuration.learners)}"
-    if configuration.learners_next:
-        line += f" learners_next={group(configuration.learners_next)}"
-    if configuration.auto_leave:
-        line += " autoleave"
-    lines = [line]
+    """As the scripts write it, which know nothing of activity."""
+    lines = [in_words.of_configuration(configuration)]
     for node, progress in sorted(known.items()):
-        learner = " learner" if node in configuration.learners else ""
-        lines.append(f"{node}: StateProbe match={progress.match} next={progress.next}{learner}")
+        lines.append(f"{node}: {in_words.of_progress(progress, learner=node in configuration.learners)}")
     return lines
 
 
 def changed(configuration: Configuration, step: Step) -> Configuration | Why:
     """The next configuration, or what is wrong with the change."""
-    changes = [Change(KINDS[word[0]], int(word[1:])) for line in step.input for word in line.split()]
+    changes = changes_of(step.input)
     try:
         if step.command == "simple":
             return configuration.simple(changes)

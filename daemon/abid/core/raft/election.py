@@ -1,0 +1,148 @@
+"""Who leads (paper, 5.2 and 5.4.1; thesis, 3.10, 6.2 and 9.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from abid.core.raft import change, quorum, replication
+from abid.core.raft.interface import Role
+from abid.core.raft.messages import NOBODY, Kind, Message
+
+if TYPE_CHECKING:
+    from abid.core.raft.raft import Raft
+
+_ANSWER = {Kind.VOTE: Kind.VOTE_ANSWER, Kind.PRE_VOTE: Kind.PRE_VOTE_ANSWER}
+_FROM_LEADERS = (Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT)
+
+
+def tick(raft: Raft) -> None:
+    """A voter that heard of no leader for long enough stands for election."""
+    raft.since_heard += 1
+    if raft.may_lead and raft.since_heard >= raft.election_timeout:
+        raft.since_heard = 0
+        raft.campaign()
+
+
+def stand(raft: Raft, *, pre_vote: bool, is_transfer: bool = False) -> None:
+    """With ``pre_vote`` ask first, in a term that is not begun (thesis, 9.6). A change that is committed and not
+    applied comes first: after it we may be no voter."""
+    if raft.role == Role.LEADER or not raft.may_lead or change.is_waiting(raft):
+        return
+    if pre_vote:
+        raft.role, raft.leader = Role.PRE_CANDIDATE, NOBODY
+        raft.votes.clear()
+        kind, term = Kind.PRE_VOTE, raft.term + 1
+    else:
+        raft.become(Role.CANDIDATE, raft.term + 1)
+        raft.vote = raft.number
+        kind, term = Kind.VOTE, raft.term
+    for node in sorted(raft.configuration.all_voters):
+        if node == raft.number:
+            # Our own vote counts when it is on disk, like everybody's.
+            raft.send(_ANSWER[kind], node, term=term)
+        else:
+            raft.send(
+                kind, node, term=term, index=raft.log.last_index, log_term=raft.log.last_term, is_transfer=is_transfer
+            )
+
+
+def stand_at_once(raft: Raft) -> None:
+    """The leader hands over to us: no pre-vote, and the others need not have missed it."""
+    if raft.role == Role.FOLLOWER:
+        stand(raft, pre_vote=False, is_transfer=True)
+
+
+def admit(raft: Raft, message: Message) -> bool:
+    """Bring terms together (paper, 5.1). False: there is nothing more to do with this message."""
+    if message.term > raft.term:
+        return _admit_newer(raft, message)
+    if 0 < message.term < raft.term:
+        _answer_older(raft, message)
+        return False
+    return True
+
+
+def _admit_newer(raft: Raft, message: Message) -> bool:
+    kind = message.kind
+    if kind in _ANSWER and not message.is_transfer and _hears_a_leader(raft):
+        return False  # who lost touch does not unseat a leader that others hear (thesis, 6.2)
+    if kind == Kind.PRE_VOTE or (kind == Kind.PRE_VOTE_ANSWER and not message.refused):
+        return True  # that term has not begun, and perhaps never will
+    raft.become(Role.FOLLOWER, message.term, message.sender if kind in _FROM_LEADERS else NOBODY)
+    return True
+
+
+def _hears_a_leader(raft: Raft) -> bool:
+    settings = raft.settings
+    return settings.check_quorum and raft.leader != NOBODY and raft.since_heard < settings.election_ticks
+
+
+def _answer_older(raft: Raft, message: Message) -> None:
+    """Tell a leader or a candidate of an earlier term that it is one. Otherwise a node whose term is ahead, which it
+    may be after a partition, could neither follow (its term is higher) nor win (others hear their leader)."""
+    settings = raft.settings
+    if message.kind in (Kind.APPEND, Kind.HEARTBEAT) and (settings.check_quorum or settings.pre_vote):
+        raft.send(Kind.APPEND_ANSWER, message.sender)
+    elif message.kind == Kind.PRE_VOTE:
+        raft.send(Kind.PRE_VOTE_ANSWER, message.sender, refused=True)
+
+
+def answer(raft: Raft, message: Message) -> None:
+    """Give our vote, or not. Learners give theirs as well: that they are voters by now may be known to the candidate
+    and not yet to them."""
+    is_pre_vote = message.kind == Kind.PRE_VOTE
+    is_free = (
+        raft.vote == message.sender
+        or (raft.vote == NOBODY and raft.leader == NOBODY)
+        or (is_pre_vote and message.term > raft.term)
+    )
+    if is_free and raft.log.is_current(message.index, message.log_term):
+        raft.send(_ANSWER[message.kind], message.sender, term=message.term)
+        if not is_pre_vote:
+            raft.since_heard = 0
+            raft.vote = message.sender
+    else:
+        raft.send(_ANSWER[message.kind], message.sender, refused=True)
+
+
+def count(raft: Raft, message: Message) -> None:
+    """A vote came, for the election that we stand in."""
+    expected = {Role.CANDIDATE: Kind.VOTE_ANSWER, Role.PRE_CANDIDATE: Kind.PRE_VOTE_ANSWER}.get(raft.role)
+    if message.kind != expected:
+        return
+    raft.votes.setdefault(message.sender, not message.refused)
+    configuration = raft.configuration
+    state = quorum.counted_by_both(configuration.voters, configuration.outgoing, raft.votes)
+    if state == quorum.Vote.LOST:
+        raft.become(Role.FOLLOWER, raft.term)
+    elif state == quorum.Vote.WON and raft.role == Role.PRE_CANDIDATE:
+        stand(raft, pre_vote=False)
+    elif state == quorum.Vote.WON:
+        replication.lead(raft)
+
+
+def follow(raft: Raft, message: Message) -> bool:
+    """Somebody leads in our term. False for a leader, which can only have heard itself."""
+    if raft.role == Role.LEADER:
+        return False
+    if raft.role != Role.FOLLOWER:
+        raft.become(Role.FOLLOWER, message.term, message.sender)
+    raft.since_heard = 0
+    raft.leader = message.sender
+    return True
+
+
+def transfer(raft: Raft, node: int) -> None:
+    """Hand leadership to a voter, as soon as it has all that we have (thesis, 3.10). Nothing is proposed meanwhile;
+    after an election timeout we go on ourselves."""
+    progress = raft.members.get(node)
+    if raft.role != Role.LEADER or progress is None or node in (raft.number, raft.transfer_to):
+        return
+    if node not in raft.configuration.all_voters:
+        return
+    raft.since_heard = 0
+    raft.transfer_to = node
+    if progress.match == raft.log.last_index:
+        raft.send(Kind.TIMEOUT_NOW, node)
+    else:
+        replication.send_append(raft, node)
