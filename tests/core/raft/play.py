@@ -108,6 +108,7 @@ class Play:
             inflight_max=number("inflight", 1 << 30),
             apply_bytes_max=number("max-committed-size-per-ready", 1 << 30),
             leave_when_removed=says("step-down-on-removal"),
+            rest_before_leaving=False,
             check_changes=not says("disable-conf-change-validation"),
         )
         configuration = Configuration(voters=group("voters"), learners=group("learners"))

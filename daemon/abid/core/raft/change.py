@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from abid.core.raft import replication
-from abid.core.raft.configuration import Change, Configuration
+from abid.core.raft.configuration import Change, ChangeKind, Configuration
 from abid.core.raft.interface import Role
 from abid.core.raft.messages import NOBODY, Entry, EntryKind
 from abid.core.raft.progress import tracked
@@ -41,6 +41,7 @@ class Proposal(msgspec.Struct, frozen=True, array_like=True):
         return self.transition != Transition.AUTO or len(self.changes) > 1
 
 
+_TAKES_VOTE = (ChangeKind.LEARNER, ChangeKind.REMOVE)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Proposal).decode
 
@@ -69,6 +70,23 @@ def is_waiting(raft: Raft) -> bool:
     first = max(log.applied + 1, log.first_index)
     entries = log.entries[first - log.first_index : log.committed - log.begin]
     return any(entry.kind == EntryKind.CHANGE for entry in entries)
+
+
+def takes_our_vote(raft: Raft) -> bool:
+    """As a leader: whether a change is on its way after which we do not vote."""
+    log = raft.log
+    if raft.change_index <= log.applied:
+        return False
+    number, configuration = raft.number, raft.configuration
+    for entry in log.entries[max(log.applied, log.begin) - log.begin :]:
+        if entry.kind != EntryKind.CHANGE:
+            continue
+        proposal = decoded(entry.data)
+        if proposal.leaves and configuration.is_joint and number not in configuration.voters:
+            return True
+        if any(change.node == number and change.kind in _TAKES_VOTE for change in proposal.changes):
+            return True
+    return False
 
 
 def apply(raft: Raft, data: bytes) -> Configuration:
@@ -106,6 +124,9 @@ def _adapt(raft: Raft) -> None:
 
 
 def leave_if_due(raft: Raft) -> None:
-    """The joint configuration has been applied: propose to leave it."""
-    if raft.role == Role.LEADER and raft.configuration.auto_leave and raft.log.applied >= raft.change_index:
+    """The joint configuration has been applied: propose to leave it. Not while leadership is handed over: whoever leads
+    then does it, be it we again."""
+    if raft.role != Role.LEADER or raft.transfer_to != NOBODY:
+        return
+    if raft.configuration.auto_leave and raft.log.applied >= raft.change_index:
         raft.propose_change(encoded(Proposal()))

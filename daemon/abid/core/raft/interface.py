@@ -35,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Committed entries in one output."""
     leave_when_removed: bool = True
     """A leader that is no voter any more steps down (thesis, 4.2.2)."""
+    rest_before_leaving: bool = True
+    """A leader whose own vote is about to go proposes nothing more. Else its log could end behind everybody's: nobody
+    would get its vote, which those need who do not know yet that it has none."""
     check_changes: bool = True
     """Refuse a change while another is under way (thesis, 4.1)."""
 

@@ -21,7 +21,18 @@ class Mode(enum.Enum):
 class Progress:
     """``match``: the highest index it is known to have stored. ``next``: the first that goes out next."""
 
-    __slots__ = ("inflight", "inflight_max", "is_active", "is_held", "match", "mode", "next", "snapshot", "told_commit")
+    __slots__ = (
+        "inflight",
+        "inflight_max",
+        "is_active",
+        "is_held",
+        "looks",
+        "match",
+        "mode",
+        "next",
+        "snapshot",
+        "told_commit",
+    )
 
     def __init__(self, next_index: int, inflight_max: int = 256, *, is_active: bool = False) -> None:
         self.match = 0
@@ -36,6 +47,8 @@ class Progress:
         """It has been heard since the last look (check-quorum)."""
         self.snapshot = 0
         """What it will have when the snapshot that was sent arrives."""
+        self.looks = 0
+        """How often the leader looked while that was on its way."""
         self.told_commit = 0
         """The highest commit index that was sent to it."""
 
@@ -53,7 +66,7 @@ class Progress:
     def _enter(self, mode: Mode) -> None:
         self.mode = mode
         self.is_held = False
-        self.snapshot = 0
+        self.snapshot = self.looks = 0
         self.inflight.clear()
 
     def probe(self) -> None:

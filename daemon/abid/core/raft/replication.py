@@ -15,6 +15,9 @@ from abid.core.raft.progress import Mode, Progress, tracked
 if TYPE_CHECKING:
     from abid.core.raft.raft import Raft
 
+SNAPSHOT_LOOKS: Final = 10
+"""A snapshot may be on its way for so many election timeouts."""
+
 # The leader.
 
 
@@ -41,6 +44,8 @@ def tick(raft: Raft) -> None:
             raft.become(Role.FOLLOWER, raft.term)
             return
         raft.transfer_to = NOBODY
+        change.leave_if_due(raft)
+        _give_up_snapshots(raft)
     if raft.since_heartbeat >= raft.settings.heartbeat_ticks:
         raft.since_heartbeat = 0
         send_heartbeats(raft, raft.reads.last)
@@ -52,6 +57,15 @@ def _hears_quorum(raft: Raft) -> bool:
         progress.is_active = node == raft.number
     configuration = raft.configuration
     return quorum.counted_by_both(configuration.voters, configuration.outgoing, votes) == quorum.Vote.WON
+
+
+def _give_up_snapshots(raft: Raft) -> None:
+    """Whether a snapshot arrived, its transfer or an answer should have said long ago: ask."""
+    for progress in raft.members.values():
+        if progress.mode == Mode.SNAPSHOT:
+            progress.looks += 1
+            if progress.looks >= SNAPSHOT_LOOKS:
+                progress.probe()
 
 
 def send_heartbeats(raft: Raft, read: bytes = b"") -> None:
@@ -74,6 +88,8 @@ def propose(raft: Raft, message: Message) -> None:
         raise Dropped("this node leads and is no member any more", hint="try again")
     if raft.transfer_to != NOBODY:
         raise Dropped("leadership is being handed over", hint="try again")
+    if raft.settings.rest_before_leaving and change.takes_our_vote(raft):
+        raise Dropped("this node leads and is about to leave", hint="try again")
     entries = []
     for place, entry in enumerate(message.entries):
         index = raft.log.last_index + 1 + place
