@@ -1,7 +1,8 @@
 """How a task's failure travels, and what ``get`` raises for it.
 
 In the worker: ``failure_of`` writes a failure down in words, and adds the exception itself if that demonstrably
-loads again (an ``__init__`` with keyword-only arguments fails at load, not at dump). In the program: ``error_of``
+loads again. Pickle calls a class with the exception's ``args``, which fails, at load, for an ``__init__`` that takes
+others; so where a class leaves pickling to Python, its ``args`` and attributes travel without that call. In the program: ``error_of``
 makes an exception that is both TaskError and the user's type, so either ``except`` clause catches it.
 """
 
@@ -42,11 +43,14 @@ _LONE: Final[dict[int, tuple[type[errors.TaskError], str]]] = {
 def failure_of(exception: BaseException, host: str = "", task_name: str = "", notes: Iterable[str] = ()) -> Failure:
     """``exception`` in words, and pickled if it loads again. Never raises because of it."""
     original = getattr(exception, "__abi_original__", exception)
+    pickled, problem = _proven_pickle(original)
+    if problem:
+        notes = [*notes, f"{type(original).__name__} itself did not come along: {problem}"]
     return Failure(
         type_name=type_name(type(original)),
         text=_cut(_text_of(original)),
         traceback=_cut(remote_traceback(exception)),
-        pickled=_proven_pickle(original),
+        pickled=pickled,
         host=host,
         task_name=task_name,
         notes=list(notes),
@@ -85,16 +89,56 @@ def _is_own(filename: str) -> bool:
     return filename.startswith(_OWN_FOLDERS[0]) or _OWN_FOLDERS[1] in filename
 
 
-def _proven_pickle(exception: BaseException) -> bytes | None:
+def _proven_pickle(exception: BaseException) -> tuple[bytes | None, str]:
+    """Bytes that load again, or why there are none."""
     from abi.pickling import stream_of
 
-    try:
-        pickled = stream_of(exception)
-        if len(pickled) > PICKLED_BYTES_MAX:
-            return None
-        return pickled if type(pickle.loads(pickled)).__name__ == type(exception).__name__ else None
-    except Exception:
-        return None
+    problem = ""
+    for form in (exception, _Parts(exception)):
+        try:
+            pickled = stream_of(form)
+            if len(pickled) > PICKLED_BYTES_MAX:
+                return None, f"its pickle has {len(pickled)} bytes, and {PICKLED_BYTES_MAX} may travel"
+            if type(pickle.loads(pickled)).__name__ == type(exception).__name__:
+                return pickled, ""
+            problem = problem or "its pickle loads as something else"
+        except Exception as error:
+            problem = problem or _cut(f"it does not pickle and load again ({type(error).__name__}: {_text_of(error)})")
+        if not _leaves_pickling_to_python(exception):
+            break
+    return None, problem
+
+
+def _leaves_pickling_to_python(exception: BaseException) -> bool:
+    kind = type(exception)
+    return (
+        kind.__reduce__ in (BaseException.__reduce__, OSError.__reduce__)
+        and kind.__reduce_ex__ is BaseException.__reduce_ex__
+    )
+
+
+class _Parts:
+    """An exception by its class, ``args`` and attributes."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self._exception = exception
+
+    def __reduce__(self) -> Any:
+        args = self._exception.__reduce__()[1]  # OSError's are more than ``args``
+        return _of_parts, (type(self._exception), args, dict(vars(self._exception)))
+
+
+def _of_parts(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Made without the ``__init__`` of its class, by that of Python's own class below it."""
+    built_in: Any = _built_in(kind)
+    exception: BaseException = built_in.__new__(kind, *args)
+    built_in.__init__(exception, *args)
+    exception.__dict__.update(state)
+    return exception
+
+
+def _built_in(kind: type[BaseException]) -> type[BaseException]:
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def _text_of(exception: BaseException) -> str:
@@ -263,7 +307,7 @@ def _made_like(
     """An instance with the cause's own attributes, without calling the user's ``__init__``."""
     assert cause is not None
     error = _bare(kind, cause)
-    built_in: Any = next(base for base in type(cause).__mro__ if base.__module__ == "builtins")
+    built_in: Any = _built_in(type(cause))
     try:  # errno, filename and the like live outside of __dict__
         built_in.__init__(error, *cause.__reduce__()[1])
     except Exception:
@@ -281,7 +325,10 @@ def _made_like(
 
 def _reduce(error: errors.TaskError) -> Any:
     state = {name: value for name, value in vars(error).items() if name != "cause"}
-    return _again, (error.cause, error.message, state)
+    cause = error.cause
+    if cause is not None and _leaves_pickling_to_python(cause):
+        return _again, (_Parts(cause), error.message, state)  # it came so, or could have
+    return _again, (cause, error.message, state)
 
 
 def _again(cause: BaseException, message: str, state: dict[str, Any]) -> errors.TaskError:

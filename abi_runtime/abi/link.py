@@ -132,7 +132,7 @@ class Link:
             try:
                 return self._outgoing.push(self.sock)
             except OSError as error:
-                self._break(str(error))
+                self.lose(str(error))
                 return True
 
     def _take(self) -> None:
@@ -269,7 +269,7 @@ class Link:
             except BlockingIOError:
                 return False
             except OSError as error:
-                self._break(str(error))
+                self.lose(str(error))
                 return True
             finally:
                 guard.resume()
@@ -299,14 +299,14 @@ class Link:
                 numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
                 self._descriptors.extend(numbers)
         if flags & _TRUNCATED:
-            self._break("descriptors were lost: this process may not open more files (ulimit -n)")
+            self.lose("descriptors were lost: this process may not open more files (ulimit -n)")
         elif not data:
-            self._break("it was closed by the other side")
+            self.lose("it was closed by the other side")
         else:
             try:
                 self._dispatch(data)
             except ProtocolError as error:
-                self._break(error.message)
+                self.lose(error.message)
 
     def _dispatch(self, data: bytes) -> None:
         for kind, _codec, payload, count in self._reader.feed(data):
@@ -338,7 +338,8 @@ class Link:
 
     # --- the end of a connection --------------------------------------------------------------------------------------
 
-    def _break(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """The connection is of no more use: who receives next tries for another."""
         if not self.lost:
             self.why = why
             self.lost = True

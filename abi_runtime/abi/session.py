@@ -49,7 +49,7 @@ FLUSH_BYTES: Final = 256 * 1024
 early."""
 RETRY_AFTER_MS: Final = 50
 """Told to who asked not to block at a full queue: about what a batch takes."""
-RECEIVED: Final = (Kind.END, Kind.OUTPUT, Kind.STARTING)
+RECEIVED: Final = (Kind.END, Kind.OUTPUT, Kind.STARTING, Kind.BYE)
 """Frames that a submitter gets; the table given to its Link must decode them."""
 
 
@@ -113,6 +113,7 @@ class Session:
         self._waiting_bytes = 0
         self._interning = threading.Lock()
         link.handlers.update({Kind.END: self._on_ends, Kind.OUTPUT: self._on_output, Kind.STARTING: self._on_starting})
+        link.handlers[Kind.BYE] = lambda _items, _fds: link.lose("the daemon was stopped")
         link.delivered = self._deliver
         link.busy = self._is_busy
         if submitter == ROOT:

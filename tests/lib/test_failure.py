@@ -26,6 +26,20 @@ class KeywordsOnly(Exception):
         super().__init__(reason)
 
 
+class TwoForOne(Exception):
+    """What everybody writes: pickle would call it with one argument."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class Disk(OSError):
+    def __init__(self, number: int) -> None:
+        super().__init__(28, f"disk {number} is full")
+        self.number = number
+
+
 class Unpicklable(Exception):
     def __reduce__(self) -> Any:
         raise RuntimeError("never")
@@ -48,6 +62,9 @@ def travelled(exception: BaseException) -> BaseException:
     "exception",
     [
         WithFields("boom", code=7),
+        KeywordsOnly(reason="why"),
+        TwoForOne(4, "gone"),
+        Disk(5),
         KeyError("k"),
         FileNotFoundError(2, "nothing there", "/x"),
         UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
@@ -80,9 +97,19 @@ def test_attributes_come_along() -> None:
     assert (missing.errno, missing.filename) == (2, "/x")
 
 
-@pytest.mark.parametrize("exception", [KeywordsOnly(reason="why"), Unpicklable("why")])
-def test_what_does_not_load_arrives_as_text(exception: Exception) -> None:
+def test_an_init_with_other_arguments_than_args_is_not_called() -> None:
+    error = cast(Any, travelled(TwoForOne(4, "gone")))
+    assert isinstance(error, TwoForOne)
+    assert (error.code, error.args) == (4, ("4: gone",))
+    assert cast(Any, travelled(Disk(5))).number == 5
+
+
+def test_what_does_not_load_arrives_as_text_and_says_why() -> None:
+    exception = Unpicklable("why")
     error = travelled(exception)
+    assert "Unpicklable itself did not come along: it does not pickle and load again (RuntimeError: never)" in (
+        error.__notes__[0]
+    )
     assert type(error).__name__ == "TaskError"
     assert isinstance(error, errors.TaskError)
     assert error.cause is None

@@ -52,6 +52,23 @@ def successors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Successors]:
         daemon.close()
 
 
+def test_a_daemon_that_says_goodbye_was_stopped(connect: Callable[..., Connected]) -> None:
+    connected = connect(never)
+    link = connected.session.link
+    losses: list[str] = []
+
+    def on_lost() -> None:
+        losses.append(link.why)
+        connected.session.end_all(link.why)
+
+    link.on_lost = on_lost
+    ref = double.remote(1)
+    connected.daemon.say(Kind.BYE)
+    with pytest.raises(errors.SessionLost, match="the daemon was stopped"):
+        abi.get(ref, timeout=10)
+    assert losses == ["the daemon was stopped"]
+
+
 def lose(connected: Connected) -> None:
     """As a daemon that dies: at any moment, without a word."""
     connected.session.link.on_lost = Returner(connected.session, "/socket", "default", "token", None)

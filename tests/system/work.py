@@ -111,7 +111,7 @@ def digest(data: Any) -> str:
 
 
 class Keyword(Exception):
-    """Pickles, and does not load again: its ``__init__`` takes keywords only."""
+    """Pickles, and would not load again: its ``__init__`` takes keywords only."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__(f"code {code}")
