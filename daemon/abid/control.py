@@ -216,9 +216,10 @@ def _wait(node: Node, words: Words, answer: Answer) -> None:
 
 def _cancel(node: Node, words: Words, answer: Answer) -> None:
     job = node.jobs.find(str(words["target"]))
+    had_ended = job.end is not None
     node.core.on_cancel(node.jobs_session, [job.seq], bool(words.get("force")), True, node.now())
     node.touch()  # what waited has ended when that is done: the answer comes after it
-    node.loop.call_soon(lambda: answer.result({"job": node.jobs.describe(job)}))
+    node.loop.call_soon(lambda: answer.result({"job": node.jobs.describe(job), "had_ended": had_ended}))
 
 
 def _config(node: Node, words: Words, answer: Answer) -> None:

@@ -311,9 +311,25 @@ def test_cancel_with_force_does_not_ask(daemon: Daemon) -> None:
     job = detached(daemon, "--", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done")
     follower = daemon.open("abi", "logs", "-f", job)
     follower.await_out(b"ready")
-    assert daemon.run("abi", "cancel", "--force", job).returncode == 0
+    pid = show(daemon, job)["pid"]
+    assert daemon.run("abi", "cancel", "--force", job).stdout == f"cancelling {job}\n"
     assert follower.wait() == 0
-    assert show(daemon, job)["state"] == "done"
+    assert (show(daemon, job)["state"], show(daemon, job)["end"]) == ("done", "cancelled")
+    assert daemon.run("abi", "wait", job).returncode == 130
+    await_gone([pid])
+
+
+def test_cancel_kills_who_does_not_listen(daemon: Daemon) -> None:
+    job = detached(daemon, "--", "sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done")
+    follower = daemon.open("abi", "logs", "-f", job)
+    follower.await_out(b"ready")
+    pid = show(daemon, job)["pid"]
+    assert daemon.run("abi", "cancel", job).stdout == f"cancelling {job}\n"
+    follower.await_out(b"asked")
+    assert daemon.run("abi", "wait", job).returncode == 130
+    assert show(daemon, job)["end"] == "cancelled"
+    await_gone([pid])
+    assert daemon.run("abi", "cancel", job).stdout == f"{job} had ended already: cancelled\n"
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "cancel", "wait"])
@@ -361,8 +377,19 @@ def test_a_second_interrupt_cancels(daemon: Daemon) -> None:
     program.await_err(b"cancels it")
     program.signal(signal.SIGINT)
     assert program.wait() == 130
-    assert b"cancelled" in program.err
+    assert b"cancelling " in program.err
     assert await_state(daemon, "last", "done")["end"] == "cancelled"
+
+
+def test_a_second_interrupt_ends_who_does_not_listen_too(daemon: Daemon) -> None:
+    program = daemon.open("abi", "submit", "--", "sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.01; done")
+    pid = int(program.await_out(b"\n"))
+    program.signal(signal.SIGINT)
+    program.await_err(b"cancels it")
+    program.signal(signal.SIGINT)
+    assert program.wait() == 130
+    assert await_state(daemon, "last", "done")["end"] == "cancelled"
+    await_gone([pid])
 
 
 def test_ctrl_c_reaches_only_who_submitted(daemon: Daemon) -> None:

@@ -112,10 +112,15 @@ def test_wait_that_times_out(scripted: Any) -> None:
 
 
 def test_cancel(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    scripted.on("cancel", {"result": {"job": {**JOB, "end": "cancelled"}}})
+    scripted.on("cancel", {"result": {"job": {**JOB, "end": None, "state": "running"}, "had_ended": False}})
     assert main(["cancel", "--force", "a"]) == 0
     assert asked(scripted) == {"op": "cancel", "target": "a", "force": True}
-    assert "cancelled" in capsys.readouterr().out
+    assert capsys.readouterr().out == "cancelling abcdefgh\n"
+    scripted.on("cancel", {"result": {"job": JOB, "had_ended": True}})
+    assert main(["cancel", "a"]) == 0
+    assert capsys.readouterr().out == "abcdefgh had ended already: error 7\n"
+    assert main(["cancel", "--json", "a"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"job": JOB}
 
 
 def test_config_shows_what_the_daemon_has(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:

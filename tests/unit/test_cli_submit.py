@@ -114,7 +114,7 @@ def test_the_second_interrupt_cancels_it(
     monkeypatch.setattr(submit, "follow", interrupt)
     monkeypatch.setattr(submit._Interrupts, "second", lambda _, within_s: True)
     assert main(["submit", "--", "x"]) == 130
-    assert "cancelled abcdefgh" in capsys.readouterr().err
+    assert "cancelling abcdefgh" in capsys.readouterr().err
     assert requests(daemon) == ["submit", "cancel"]
 
 

@@ -21,7 +21,8 @@ SUMMARY = "Run a command under the daemon, with its output and exit code here."
 EXITS = """\
 exit code: the command's own, 128 + n if signal n ended it; 127 if it is not there, 126 if it cannot be run; 4 if it ran
 longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the queue is full, 69 if the daemon went.
-Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it.
+Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it: it
+gets SIGTERM, and is killed if it still runs after workers.interrupt_grace_ms (2 s), as at its --time-limit.
 """
 SECOND_INTERRUPT_S = 2.0
 LOOK_FOR_SIGNALS_S = 0.25
@@ -137,7 +138,7 @@ def _cancel(job: Object, short: str) -> None:
     except AbiError as problem:
         text.note(f"could not cancel {short}: {problem.message}")
     else:
-        text.note(f"cancelled {short}")
+        text.note(f"cancelling {short}")
 
 
 def _print_id(job: Object, as_json: bool) -> None:

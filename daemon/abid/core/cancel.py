@@ -18,7 +18,10 @@ CLOCKS_SPARE: Final = 64
 
 
 def on_cancel(board: Board, session: Session, seqs: list[int], force: bool, recursive: bool, now: int) -> None:
-    """What waits ends at once; what runs is interrupted or killed; what ended stays as it is."""
+    """What waits ends at once; what runs is interrupted or killed; what ended stays as it is.
+
+    A task is interrupted and no more: it may catch that and go on. A command is also killed, when its grace is over.
+    """
     if session.closed:
         return
     work = list(seqs)
@@ -44,6 +47,8 @@ def _cancel(board: Board, session: Session, record: Record, cause: int, now: int
     if worker is not None:
         # It may run, may have ended, or may not have begun: the recall tells which (see ``recall``).
         recall.ask(board, worker)
+        if session.commands and cause != task.FORCED:
+            heapq.heappush(board.clocks, (now + board.limits.interrupt_grace_ns, worker.number, record.number, True))
 
 
 def watch(board: Board, worker: Worker, record: Record, timeout_ns: int, now: int) -> None:

@@ -275,11 +275,11 @@ def take_back(board: Board, session: Session, records: list[Record], now: int) -
 
 
 def cancelled_end(board: Board, session: Session, record: Record) -> End:
-    """For a task that we end before it ran to its own end."""
+    """For a task that we end before it ran to its own end. A command's end is what was asked for, force or not."""
     if record.cause == task.TIMED_OUT:
         limit = session.options[record.options].wire.timeout_ns / 1e9
         kind, text = EndKind.TIMED_OUT, f"it ran longer than its timeout of {limit:g} s"
-    elif record.cause == task.FORCED and record.state == ASSIGNED:
+    elif record.cause == task.FORCED and record.state == ASSIGNED and not session.commands:
         kind, text = EndKind.CRASHED, "it was cancelled with force: its worker was killed"
     else:
         kind, text = EndKind.CANCELLED, "it was cancelled"
