@@ -15,7 +15,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -32,6 +32,8 @@ _KINDS = {
     "table": "a table of name = number",
 }
 _RESOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+Report = Callable[[ConfigError], None]
+"""What becomes of a mistake: it is raised, or noted so that the next one is found too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,34 @@ def load(
     `flags` is by key, values as in TOML or as text. Raises `ConfigError` for the first
     mistake, and for a file that cannot be read or is no TOML.
     """
-    environ = os.environ if environ is None else environ
+
+    def raised(mistake: ConfigError) -> None:
+        raise mistake
+
+    return _load(file, flags or {}, os.environ if environ is None else environ, system, raised)
+
+
+def load_all(
+    file: str | None = None, environ: Mapping[str, str] | None = None, *, system: bool = False
+) -> tuple[Config, list[ConfigError]]:
+    """As `load`, with every mistake that there is; what is wrong is left out of the configuration."""
+    mistakes: list[ConfigError] = []
+    found = _load(file, {}, os.environ if environ is None else environ, system, mistakes.append)
+    return found, mistakes
+
+
+def _load(
+    file: str | None, flags: Mapping[str, object], environ: Mapping[str, str], system: bool, report: Report
+) -> Config:
     settings = {option.key: Setting(option.default, "default") for option in OPTIONS}
     main = file if file is not None else default_file(environ, system=system)
     read: list[str] = []
     if main and (file is not None or os.path.exists(main)):
         read.append(main)
-    for name in read + (_drop_ins(main) if main else []):
-        settings.update(_from_file(name))
-    settings.update(_from_environment(environ))
-    settings.update(_from_flags(flags or {}))
+    for name in read + (_drop_ins(main, report) if main else []):
+        settings.update(_from_file(name, report))
+    settings.update(_from_environment(environ, report))
+    settings.update(_from_flags(flags, report))
     return Config(settings, os.path.abspath(read[0]) if read else "")
 
 
@@ -196,42 +216,65 @@ def _check_bounds(option: Option, key: str, value: float, where: str) -> None:
         raise ConfigError(f"{where}: {key} is {value}, the most is {high:.12g}")
 
 
-def _drop_ins(main: str) -> list[str]:
+def _drop_ins(main: str, report: Report) -> list[str]:
     directory = os.path.join(os.path.dirname(os.path.abspath(main)), "abid.d")
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as problem:
-        raise ConfigError(f"cannot read {directory}: {problem.strerror}") from None
+        report(ConfigError(f"cannot read {directory}: {problem.strerror}"))
+        return []
     return [os.path.join(directory, name) for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 
-def _from_file(name: str) -> dict[str, Setting]:
+def _from_file(name: str, report: Report) -> dict[str, Setting]:
     try:
         with open(name, "rb") as file:
             text = file.read().decode()
         tables = tomllib.loads(text)
     except OSError as problem:
-        raise ConfigError(f"cannot read {name}: {problem.strerror}") from None
+        report(ConfigError(f"cannot read {name}: {problem.strerror}"))
+        return {}
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{name} is no TOML: {problem}") from None
+        report(ConfigError(f"{name} is no TOML: {problem}"))
+        return {}
     found: dict[str, Setting] = {}
     for section, table in tables.items():
         if section not in SECTIONS:
-            raise _unknown("section", section, SECTIONS, place_of(name, text, section))
+            report(_unknown("section", section, SECTIONS, place_of(name, text, section)))
+            continue
         if not isinstance(table, dict):
-            raise ConfigError(f"{place_of(name, text, section)}: {section} must be a table")
+            report(ConfigError(f"{place_of(name, text, section)}: {section} must be a table"))
+            continue
         for key, value in cast(dict[str, object], table).items():
             place = place_of(name, text, section, key)
             option = BY_KEY.get(f"{section}.{key}")
             if option is None:
-                raise _unknown("option", f"{section}.{key}", BY_KEY, place)
-            found[option.key] = Setting(checked(option, value, place), place)
+                report(_unknown("option", f"{section}.{key}", BY_KEY, place))
+            else:
+                _take(found, option, value, place, report)
     return found
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
+def _take(found: dict[str, Setting], option: Option, value: object, where: str, report: Report) -> None:
+    """Check a value and note it among those that were `found`. Of a table each entry is checked, and may be wrong, by
+    itself."""
+    parts: list[object] = [value]
+    if option.kind == "table" and isinstance(value, Mapping) and value:
+        parts = [{name: amount} for name, amount in cast(Mapping[object, object], value).items()]
+    right = True
+    for part in parts:
+        try:
+            checked(option, part, where)
+        except ConfigError as mistake:
+            right = False
+            report(mistake)
+    if right:
+        found[option.key] = Setting(checked(option, value, where), where)
+
+
+def _from_environment(environ: Mapping[str, str], report: Report) -> dict[str, Setting]:
     """Variables that start like a section but name no option are mistakes, others not ours."""
     variables = {option.variable: option for option in OPTIONS}
     prefixes = tuple(f"ABI_{section.upper()}_" for section in SECTIONS)
@@ -241,21 +284,20 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
             continue
         option = variables.get(name)
         if option is None:
-            raise _unknown("variable", name, variables, "environment")
-        where = f"environment {name}"
-        found[option.key] = Setting(checked(option, _parsed(option, text), where), where)
+            report(_unknown("variable", name, variables, "environment"))
+        else:
+            _take(found, option, _parsed(option, text), f"environment {name}", report)
     return found
 
 
-def _from_flags(flags: Mapping[str, object]) -> dict[str, Setting]:
+def _from_flags(flags: Mapping[str, object], report: Report) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for key, value in flags.items():
         option = BY_KEY.get(key)
         if option is None:
-            raise _unknown("option", key, BY_KEY, "flag")
-        if isinstance(value, str):
-            value = _parsed(option, value)
-        found[key] = Setting(checked(option, value, "flag"), "flag")
+            report(_unknown("option", key, BY_KEY, "flag"))
+        else:
+            _take(found, option, _parsed(option, value) if isinstance(value, str) else value, "flag", report)
     return found
 
 

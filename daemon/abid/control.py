@@ -32,6 +32,8 @@ REQUESTS_UNANSWERED_BYTES_MAX = 4 * 1024 * 1024
 """Answers that wait for a client that does not read; until it has, no more of its requests are taken."""
 JOBS_LISTED_MAX = 10_000
 """More than anybody reads, and some megabytes of JSON."""
+AMOUNT_MAX = 1e14
+"""Of any resource: in ten-thousandths it still fits the 64 bits of the wire."""
 PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 Words = dict[str, Any]
 
@@ -185,9 +187,9 @@ def _submit(node: Node, words: Words, answer: Answer) -> None:
     command = Command(argv, os.fsencode(request.cwd), environment, node.config.integer("jobs.log_bytes_max"))
     options = Options(
         0,
-        cpus=_units(request.cpus, 1.0),
+        cpus=_units("cpus", 1.0 if request.cpus is None else request.cpus),
         memory=request.memory or 0,
-        resources={key: _units(value, 0.0) for key, value in (request.resources or {}).items()},
+        resources={name: _units(f"resource {name}", value) for name, value in (request.resources or {}).items()},
         timeout_ns=(request.time_limit_ms or 0) * 1_000_000,
         priority=PRIORITIES[request.priority or "normal"],
     )
@@ -195,11 +197,15 @@ def _submit(node: Node, words: Words, answer: Answer) -> None:
     answer.result({"id": ids.to_text(job.identity), "short": ids.short(job.identity)})
 
 
-def _units(value: float | None, default: float) -> int:
-    number = default if value is None else value
-    if not 0 <= number < 1_000_000:
-        raise UsageError(f"{number} is not an amount of a resource")
-    return round(number * UNITS)
+def _units(name: str, value: float) -> int:
+    """Ten-thousandths, as the library counts them."""
+    if not 0 <= value < AMOUNT_MAX:
+        raise UsageError(f"{name} must be from 0 to {AMOUNT_MAX:g}, and is {value:g}")
+    scaled = value * UNITS
+    whole = round(scaled)
+    if abs(scaled - whole) > 1e-6 * max(1.0, scaled):
+        raise UsageError(f"{name}={value:g} is finer than resources are counted: in steps of 0.0001")
+    return whole
 
 
 def _logs(node: Node, words: Words, answer: Answer) -> None:

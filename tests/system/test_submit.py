@@ -486,6 +486,21 @@ def test_what_no_host_has_is_refused_at_once(daemon: Daemon) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus", "0.00001"], "cpus=1e-05 is finer than resources are counted: in steps of 0.0001"),
+        (["--cpus", "0.00019"], "cpus=0.00019 is finer"),
+        (["--cpus", "1e20"], "cpus must be from 0 to 1e+14, and is 1e+20"),
+        (["--resource", "license=0.00001"], "resource license=1e-05 is finer"),
+    ],
+)
+def test_an_amount_that_cannot_be_counted_is_refused_by_name(daemon: Daemon, words: list[str], said: str) -> None:
+    done = daemon.run("abi", "submit", *words, "--", "true")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 def test_a_full_queue_says_when_to_come_again() -> None:
     made = Daemon(config="[queue]\ntasks_max = 2\n")
     try:

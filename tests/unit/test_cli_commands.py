@@ -143,6 +143,21 @@ def test_config_without_a_daemon(nowhere: str, tmp_path: Path, capsys: pytest.Ca
     assert "did you mean 'jobs.keep_max'?" in capsys.readouterr().err
 
 
+def test_config_check_tells_every_mistake(nowhere: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "abid.toml"
+    file.write_text("[jobs]\nkeep = 3\nlog_bytes_max = 1\n")
+    assert main(["config", "check", "-c", str(file)]) == 78
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        f"abi: {file}:2: there is no option 'jobs.keep'; did you mean 'jobs.keep_max'?",
+        f"abi: {file}:3: jobs.log_bytes_max is 1, the least is 4096",
+    ]
+    assert main(["config", "check", "--json", "-c", str(file)]) == 78
+    errors = [json.loads(line)["error"] for line in capsys.readouterr().err.splitlines()]
+    assert [error["code"] for error in errors] == ["bad_config", "bad_config"]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("abi 0.1.0 (protocol 1.0")

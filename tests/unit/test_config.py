@@ -148,6 +148,24 @@ def test_wrong_values(file: Path, text: str, said: str) -> None:
     assert said in complaint(file, text)
 
 
+def test_all_mistakes_at_once(file: Path) -> None:
+    file.write_text("[daemon]\nlog_level = 'loud'\ndrain = 1\n[jbos]\n[jobs]\nkeep_max = 3\n")
+    (file.parent / "abid.d" / "a.toml").write_text("[workers.resources]\nright = 1\nwrong = -1\n'a b' = 1\n")
+    (file.parent / "abid.d" / "b.toml").write_text("[queue\n")
+    loaded, mistakes = config.load_all(str(file), {"ABI_JOBS_KEEPP": "1", "ABI_WORKERS_CPUS": "many"})
+    said = [mistake.message for mistake in mistakes]
+    wanted = [
+        "daemon.log_level cannot be 'loud'", "'daemon.drain'", "'jbos'", "resources.wrong is -1", "a b is no name",
+        "b.toml is no TOML", "'ABI_JOBS_KEEPP'", "workers.cpus must be a number",
+    ]  # fmt: skip
+    assert len(said) == len(wanted)
+    assert all(words in line for words, line in zip(wanted, said, strict=True)), said
+    assert loaded.integer("jobs.keep_max") == 3
+    assert loaded.table("workers.resources") == {}
+    file.write_text("")
+    assert config.load_all(str(file), {})[1][0].message.startswith(f"{file.parent}/abid.d/a.toml:")
+
+
 def test_bytes_that_are_no_text(file: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is no TOML"):

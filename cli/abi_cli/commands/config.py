@@ -6,7 +6,7 @@ import argparse
 
 from abi import config, exits
 from abi.control import Object, connect
-from abi.errors import DaemonUnreachable
+from abi.errors import ConfigError, DaemonUnreachable
 from abi.options import spelled
 from abi_cli.output import json, text
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show or check; a mistake is exit code 78."""
+    """Show or check; mistakes are exit code 78, and check tells all of them."""
     if arguments.action == "check":
         return _check(arguments)
     values = _values(arguments)
@@ -34,13 +34,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    loaded = config.load(arguments.config, system=arguments.system)
+    loaded, mistakes = config.load_all(arguments.config, system=arguments.system)
+    for mistake in mistakes:
+        _tell(mistake, arguments.json)
+    if mistakes:
+        return exits.BAD_CONFIG
     changed = sum(setting.origin != "default" for setting in loaded.settings.values())
     if arguments.json:
         json.write({"ok": True, "file": loaded.file, "settings": changed})
     else:
         print(f"no mistakes in {text.clean(loaded.file or 'the environment; there is no file')}: {changed} settings")
     return exits.OK
+
+
+def _tell(mistake: ConfigError, as_json: bool) -> None:
+    """In one line."""
+    if as_json:
+        json.write_error(mistake)
+    else:
+        text.note(text.clean(f"{mistake.message}; {mistake.hint}" if mistake.hint else mistake.message))
 
 
 def _values(arguments: argparse.Namespace) -> Object:
