@@ -2,7 +2,8 @@
 
 It is started at its first need and sleeps in one of three ways:
 
-- PARKED: nothing is under way. Only a kick (one write to an eventfd) wakes it.
+- PARKED: nothing is under way, or a caller receives and nothing has come for a while. Only a kick (one write to an
+  eventfd) wakes it; a caller that stops receiving kicks.
 - WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves
   the socket alone, since waking beside each caller's answer would cost that caller more than it saves; else it
   waits for the socket.
@@ -112,7 +113,6 @@ class Helper:
                 attended = self._link.is_led or moved
                 seen = self.seen
                 worked = self._watch(attended)
-                # A worker's main thread always has the lead, also when nothing has come for hours.
                 idle = 0 if worked or moved else idle + 1
                 if idle > IDLE_TICKS:
                     self._park()
@@ -129,13 +129,16 @@ class Helper:
             link.flush()
         if readable:
             link.receive_now()
-        return readable or link.busy()
+        # A caller that waits for hours needs nobody beside it.
+        return readable or (link.busy() and not attended)
 
     def _park(self) -> None:
         # 1. nothing is due here. 2. a caller appends and finds WATCHING, so it does not kick. 3. PARKED for ever.
-        # So look once more after saying PARKED.
+        # So look once more after saying PARKED. The same with a caller that stops receiving while answers are due: it
+        # gives up the lead and then looks at our state.
+        link = self._link
         self.state = PARKED
-        if self._link.outbox or self._link.releases:
+        if link.outbox or link.releases or (link.busy() and not link.is_led):
             self.state = WATCHING
 
     def _sleep(self, timeout_ms: int, *, socket_too: bool) -> bool:

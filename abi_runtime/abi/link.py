@@ -330,6 +330,8 @@ class Link:
     def _release_lead(self) -> None:
         self._lead.release()
         self._pass_on()
+        if not self.helper.state and self.busy():
+            self.helper.watch()
 
     def _pass_on(self) -> None:
         followers = tuple(self._followers)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 BEAT_S = 0.25
-BUSY_BEAT_S = 0.02
+BUSY_BEAT_S = 0.05
 """While tasks run: then the lag matters, and the time goes unnoticed."""
 LAGS_KEPT = 3_000
 """One busy minute of beats: what the reported p99 is taken of."""

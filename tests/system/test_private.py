@@ -151,6 +151,17 @@ def test_it_goes_when_the_program_is_killed_at_any_moment_of_its_start(nowhere: 
     eventually(is_gone, "nothing runs, and no place of theirs is left", 2)
 
 
+def test_a_program_that_ctrl_c_ends_dies_of_it(nowhere: Nowhere) -> None:
+    """As without us: a shell's loop ends with it."""
+    text = HEAD + "abi.get(echo.remote(1))\nsignal.raise_signal(signal.SIGINT)\n"
+    program = start_script(nowhere, write_script(nowhere.folder, text, "interrupted.py"))
+    try:
+        assert program.wait() == -signal.SIGINT
+    finally:
+        program.close()
+    nowhere.await_nothing()
+
+
 def test_ctrl_c_during_the_start_and_then_on(nowhere: Nowhere) -> None:
     script = (
         HEAD
