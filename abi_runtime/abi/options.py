@@ -97,7 +97,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "workers.interrupt_grace_ms", 2_000,
-        "From the interrupt of a task that ran out of time to the kill of its worker.",
+        "From the interrupt of a task that ran out of time, or of a cancelled command, to its kill.",
     ),
     _duration(
         "workers.start_timeout_ms", 30_000,
@@ -135,7 +135,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "jobs.keep_max", "integer", 1_000, "jobs",
-        "Finished jobs that abi jobs and abi logs still know.", 0, 1_000_000,
+        "Finished jobs that abi jobs and abi logs still know, for as long as the daemon lives.", 0, 1_000_000,
     ),
     Option(
         "jobs.log_bytes_max", "integer", GIB, "bytes",

@@ -6,6 +6,7 @@ know. Jobs end with their daemon for now: durability has its place here (``Job``
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import OrderedDict, deque
@@ -26,6 +27,8 @@ from abid.core.task import Record
 if TYPE_CHECKING:
     from abid.core.session import Session
     from abid.node import Node
+
+log = logging.getLogger(__name__)
 
 NAMED_OPTIONS_MAX = 10_000
 """The core keeps options for ever, and a name makes them differ: from here on jobs share theirs and `why` says less."""
@@ -81,15 +84,17 @@ class Jobs:
         self._counts = {"queued": 0, "running": 0, "done": 0}
         self._ended: deque[Job] = deque()
         """Those that are kept, in the order of their ends."""
-        self._prune_logs()
+        self._remove_logs()
         # Tasks name a function; those of a session of commands all name this one, which nothing ever loads.
         node.core.on_function(session, ROOT, Function(0, b"command", "command", b""))
 
-    def _prune_logs(self) -> None:
-        """Of earlier lives, the newest stay for whoever wants to know how those ended."""
-        logs = sorted(self._folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in logs[self._node.config.integer("jobs.keep_max") :]:
-            path.unlink(missing_ok=True)
+    def _remove_logs(self) -> None:
+        """Those of an earlier life: its jobs ended with it, and nobody can ask for their output any more."""
+        for path in self._folder.glob("*.log"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("the output of a job of an earlier daemon stays: %s", error)
 
     def submit(self, command: Command, name: str, options: Options) -> Job:
         """Make a job of a command and hand it to the core. Raises Refused for what can never run here and Busy for a

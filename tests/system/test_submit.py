@@ -567,6 +567,21 @@ def test_a_daemon_that_stops_says_so_to_who_follows() -> None:
         made.close()
 
 
+def test_the_output_of_jobs_that_nobody_can_ask_for_does_not_stay() -> None:
+    made = Daemon()
+    try:
+        assert made.run("abi", "submit", "--", "echo", "hi").returncode == 0
+        (log,) = (made.state_dir / "jobs").iterdir()
+        made.kill()
+        made.wait()
+        made.start()
+        assert not log.exists()
+        assert made.run("abi", "submit", "--", "echo", "hi").returncode == 0
+        assert len(list((made.state_dir / "jobs").iterdir())) == 1
+    finally:
+        made.close()
+
+
 def test_a_daemon_that_is_killed_is_missed_at_once() -> None:
     made = Daemon()
     try:

@@ -46,6 +46,16 @@ def test_status(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def test_status_shows_custom_resources_like_the_others(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    custom = {"license": {"total": 2.0, "free": 2.0}, "seat\x1b": {"total": 1.0, "free": 0.5}}
+    scripted.on("status", {"result": {**STATUS, "resources": {**STATUS["resources"], "custom": custom}}})
+    assert main(["status"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["license", "2", "of", "2", "free"] in lines
+    assert ["seat", "0.5", "of", "1", "free"] in lines
+    assert not any("custom" in line for line in lines)
+
+
 def test_jobs(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     scripted.on("jobs", {"result": {"jobs": [JOB]}})
     assert main(["jobs", "--all"]) == 0

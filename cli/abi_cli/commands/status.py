@@ -33,7 +33,7 @@ def _as_text(status: Object) -> str:
             ("pid", get("pid")),
             ("sessions", str(get("sessions", 0))),
             *((name, _counts(get(name) or {})) for name in ("workers", "tasks", "jobs")),
-            *((name, _free(name, amount)) for name, amount in (get("resources") or {}).items()),
+            *((name, _free(name, amount)) for name, amount in _resources(get("resources") or {})),
             ("loop lag", f"{lag:.1f} ms (p99)" if isinstance(lag, int | float) else ""),
             ("runtime", get("runtime_dir")),
             ("state", get("state_dir")),
@@ -44,6 +44,12 @@ def _as_text(status: Object) -> str:
 
 def _counts(counts: Object) -> str:
     return ", ".join(f"{number} {word}" for word, number in counts.items())
+
+
+def _resources(resources: Object) -> list[tuple[str, object]]:
+    """The node's own, then the custom ones, each by its name."""
+    own = [(name, amount) for name, amount in resources.items() if name != "custom"]
+    return own + [(text.clean(name), amount) for name, amount in (resources.get("custom") or {}).items()]
 
 
 def _free(name: str, amount: object) -> str:
