@@ -8,6 +8,10 @@ import sys
 from abi.control import Control, Object
 from abi_cli.output import json, raw
 
+JSON_OF_OUTPUT = (
+    'print JSON, one object a line: output as {"stream", "offset", "data"} with data in base64, at last {"job": …}'
+)
+
 
 def follow(control: Control, identity: str, *, until_end: bool, streams: list[str], as_json: bool) -> Object:
     """Print what a job has written, and with `until_end` what it will; the job.

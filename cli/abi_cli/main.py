@@ -96,7 +96,7 @@ def _run_command(name: str, words: list[str]) -> int:
     from abi_cli.parser import Parser
 
     parser = Parser(f"abi {name}", command.SUMMARY)
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument("--json", action="store_true", help=getattr(command, "JSON", "print JSON, one object a line"))
     if hasattr(command, "add_arguments"):
         command.add_arguments(parser)
     try:

@@ -55,15 +55,15 @@ def amount(text: str) -> float:
     return value
 
 
-def pair(text: str) -> tuple[str, str]:
+def pair(text: str, form: str = "NAME=VALUE") -> tuple[str, str]:
     """Name and value of "NAME=VALUE"; the value may be empty and hold further signs."""
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form {form}")
     return name, value
 
 
 def resource(text: str) -> tuple[str, float]:
     """Name and amount of "NAME=AMOUNT"."""
-    name, value = pair(text)
+    name, value = pair(text, "NAME=AMOUNT")
     return name, amount(value)

@@ -154,7 +154,8 @@ def _jobs(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _show(node: Node, words: Words, answer: Answer) -> None:
-    answer.result(node.jobs.describe(node.jobs.find(str(words["target"]))))
+    job = node.jobs.find(str(words["target"]))
+    answer.result({**node.jobs.describe(job), "env": node.jobs.environment(job)})
 
 
 class SubmitRequest(msgspec.Struct):

@@ -206,13 +206,17 @@ class Jobs:
         return job
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """What `abi show` sees. Values that look like secrets are not shown."""
+        """A job as it is told of wherever there is room for a reason."""
         record = self._session.tasks.get(job.seq)
         why = ""
         if job.end is None and record is not None:
             why = self._node.core.why(self._session, record, self._node.now())
+        return {**self.brief(job), "why": why}
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """What `abi show` sees beside that. Values that look like secrets are not shown."""
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in job.command.environment.items()}
-        return {**self.brief(job), "env": masked_environment(environment), "why": why}
+        return masked_environment(environment)
 
     def brief(self, job: Job) -> dict[str, Any]:
         """What `abi jobs` sees of each: no environment, and no reason, which costs a walk through the queue."""

@@ -294,8 +294,8 @@ def test_what_nobody_has_is_refused_at_once_by_name() -> None:
     )
     shell.submit(session, Record(1, 0, 1), Record(2, 0, 2), Record(3, 0, 3))
     texts = [decode_failure(shell.end_of(session, n).payload).text for n in (1, 2, 3)]
-    assert texts[0] == "asks for 64 cpus; this node has 2"
-    assert texts[1] == "asks for 2 gpus; this node has 1"
+    assert texts[0] == "asks for 64 CPUs; this node has 2"
+    assert texts[1] == "asks for 2 GPUs; this node has 1"
     assert "slot" in texts[2]
 
 

@@ -120,11 +120,11 @@ def test_resources_with_names_of_their_own(ear: Ear, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_cpus": 3}, ["3 cpus", "has 2"]),
+        ({"num_cpus": 3}, ["3 CPUs", "has 2"]),
         ({"memory": 1 << 60}, ["GiB of memory", "this node has"]),
         ({"resources": {"license": 2}}, ["2 license", "has 1"]),
         ({"resources": {"licence": 1}}, ["1 licence", "does not have", "license"]),
-        ({"num_gpus": 1}, ["1 gpus", "has 0"]),
+        ({"num_gpus": 1}, ["1 GPU", "has 0"]),
         ({"num_gpus": 0.5}, ["gpus"]),
     ],
 )
@@ -254,5 +254,5 @@ def test_cards_belong_to_one_worker_at_a_time_and_are_named_before_user_code_run
         assert {found[0][1], found[1][1]} == {"GPU-a", "GPU-b"}
         assert {one[2] for one in found} == {"PCI_BUS_ID"}
         assert len({one[3] for one in found}) == 3, "one task to a process, which ends to give the card's memory back"
-        with pytest.raises(errors.Refused, match="asks for 3 gpus; this node has 2"):
+        with pytest.raises(errors.Refused, match="asks for 3 GPUs; this node has 2"):
             abi.get(draws.options(num_gpus=3).remote("never"), timeout=5)

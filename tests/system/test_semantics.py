@@ -413,7 +413,7 @@ def test_retry_exceptions_adds_the_users_own(tmp_path: Path) -> None:
 
 def test_what_no_host_has_is_refused_at_once() -> None:
     for options, words in [
-        ({"num_cpus": 64}, "64 cpus.*2"),
+        ({"num_cpus": 64}, "64 CPUs.*2"),
         ({"resources": {"licence": 1}}, "licence"),
         ({"num_gpus": 1}, "gpu"),
         ({"memory": 1 << 50}, "memory"),

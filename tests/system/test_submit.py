@@ -243,6 +243,19 @@ def test_json_of_a_detached_submit_is_one_object(daemon: Daemon) -> None:
     assert daemon.run("abi", "wait", said["id"]).returncode == 0
 
 
+def test_the_environment_is_told_to_who_asks_for_it_alone(daemon: Daemon) -> None:
+    done = daemon.run("abi", "submit", "--json", "--env", "SAID=yes", "--", "true")
+    ended = json.loads(done.stdout.splitlines()[-1])["job"]
+    job = ended["id"]
+    assert show(daemon, job)["env"]["SAID"] == "yes"
+    others = [
+        ended,
+        *(json.loads(daemon.run("abi", name, "--json", job).stdout)["job"] for name in ("wait", "cancel", "logs")),
+    ]
+    assert [each["id"] for each in others] == [job] * 4
+    assert not any("env" in each for each in others)
+
+
 def test_jobs_lists_what_waits_and_runs(daemon: Daemon) -> None:
     fifo = daemon.fifo("go-3")
     first = detached(daemon, "--cpus", "2", "--name", "blocker", "--", "sh", "-c", f"read x < {fifo}")
@@ -251,7 +264,7 @@ def test_jobs_lists_what_waits_and_runs(daemon: Daemon) -> None:
     listed = {job["short"]: job for job in daemon.json("abi", "jobs")["jobs"]}
     assert (listed[first]["state"], listed[second]["state"]) == ("running", "queued")
     assert alive(listed[first]["pid"])
-    assert "cpus" in show(daemon, second)["why"]
+    assert "waits for 1 CPU;" in show(daemon, second)["why"]
     table = daemon.run("abi", "jobs").stdout
     assert re.search(rf"^{first} +blocker +running ", table, re.MULTILINE)
     release(fifo)
@@ -473,7 +486,7 @@ def test_a_background_child_neither_hangs_nor_stays(daemon: Daemon) -> None:
 def test_what_no_host_has_is_refused_at_once(daemon: Daemon) -> None:
     done = daemon.run("abi", "submit", "--cpus", "64", "--", "true")
     assert done.returncode == 1
-    assert "64 cpus" in done.stderr
+    assert "64 CPUs" in done.stderr
     assert "2" in done.stderr
     done = daemon.run("abi", "submit", "--json", "--resource", "licence=1", "--", "true")
     assert done.returncode == 1

@@ -309,7 +309,7 @@ def test_without_a_card_a_task_that_wants_one_is_refused_at_once(program: Daemon
     @abi.remote(num_gpus=1)
     def never() -> None: ...
 
-    with pytest.raises(abi.errors.Refused, match="asks for 1 gpus; this node has 0"):
+    with pytest.raises(abi.errors.Refused, match="asks for 1 GPU; this node has 0"):
         abi.get(never.remote(), timeout=5)
 
 

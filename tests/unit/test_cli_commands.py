@@ -77,6 +77,11 @@ def test_show_hides_control_characters(scripted: Any, capsys: pytest.CaptureFixt
     scripted.on("show", {"result": {**JOB, "env": {"API_KEY": "***", "LANG": "C\x1b"}, "news": "of\x1blater"}})
     assert main(["show", "abc"]) == 0
     said = capsys.readouterr().out
+    assert "env" not in said
+    assert "oflater" in said
+    assert main(["show", "--env", "abc"]) == 0
+    said = capsys.readouterr().out
+    scripted.requests.pop()
     assert asked(scripted) == {"op": "show", "target": "abc"}
     assert "\x1b" not in said
     for part in ("env API_KEY  ***", "env LANG", "sh -c 'exit 7'", "error 7", "oflater"):
@@ -209,6 +214,12 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in set(COMMANDS) - {"bench"}:
         assert main([name, "--help"]) == 0
         assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["logs", "submit"])
+def test_help_says_how_output_is_told_in_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert "with data in base64" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_closed_pipe_ends_quietly(scripted: Any) -> None:

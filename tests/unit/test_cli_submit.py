@@ -147,6 +147,7 @@ def test_what_the_daemon_does_not_take(
         (["--durable", "--", "x"], 1, "durability is not there yet"),
         (["--cwd", "/does/not/exist", "--", "x"], 2, "/does/not/exist is no directory"),
         (["--env", "A", "--", "x"], 2, "NAME=VALUE"),
+        (["--resource", "gpu", "--", "x"], 2, "'gpu' is not of the form NAME=AMOUNT"),
         (["--cpus", "-1", "--", "x"], 2, "cpus"),
         (["--priority", "urgent", "--", "x"], 2, "urgent"),
     ],

@@ -6,10 +6,11 @@ import argparse
 
 from abi import exits
 from abi.control import connect
-from abi_cli.following import follow
+from abi_cli.following import JSON_OF_OUTPUT, follow
 from abi_cli.output import json
 
 SUMMARY = "Print what a job has written; with -f also what it goes on to write."
+JSON = JSON_OF_OUTPUT
 STREAMS = ("stdout", "stderr")
 
 

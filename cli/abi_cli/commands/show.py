@@ -13,6 +13,7 @@ SUMMARY = "Show all that is known of one job."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `abi show`."""
+    parser.add_argument("--env", action="store_true", help="its environment too (with --json it is always there)")
     parser.add_argument("id", metavar="ID", help="an id, any unique start of one, or `last`")
 
 
@@ -23,5 +24,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         json.write(found)
     else:
-        print(job.facts(found))
+        print(job.facts(found, env=arguments.env))
     return exits.OK

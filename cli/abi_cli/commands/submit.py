@@ -14,7 +14,7 @@ from abi import exits
 from abi.control import Control, Object, connect
 from abi.errors import AbiError, Refused, UsageError
 from abi_cli import quantities
-from abi_cli.following import follow
+from abi_cli.following import JSON_OF_OUTPUT, follow
 from abi_cli.output import json, text
 
 SUMMARY = "Run a command under the daemon, with its output and exit code here."
@@ -24,6 +24,7 @@ longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the q
 Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it: it
 gets SIGTERM, and is killed if it still runs after workers.interrupt_grace_ms (2 s), as at its --time-limit.
 """
+JSON = JSON_OF_OUTPUT
 SECOND_INTERRUPT_S = 2.0
 LOOK_FOR_SIGNALS_S = 0.25
 PRIORITIES = ("low", "normal", "high", "critical")

@@ -42,7 +42,7 @@ def line(job: Object) -> str:
     return "  ".join(text.clean(part) for part in (job["short"], outcome(job), job.get("name")) if part)
 
 
-def facts(job: Object) -> str:
+def facts(job: Object, *, env: bool) -> str:
     """All that is known, a line each; what this version does not know comes last, as it came."""
     pairs: list[tuple[str, object]] = [
         ("id", job.get("id")),
@@ -58,7 +58,8 @@ def facts(job: Object) -> str:
         ("time", _running_time(job)),
     ]
     pairs += [(name, value) for name, value in job.items() if name not in _SHOWN_IN_WORDS]
-    pairs += [(f"env {text.clean(name)}", value) for name, value in sorted((job.get("env") or {}).items())]
+    if env:
+        pairs += [(f"env {text.clean(name)}", value) for name, value in sorted((job.get("env") or {}).items())]
     return text.facts(pairs)
 
 

@@ -45,18 +45,25 @@ class Shape:
         return f"<shape {self.text()}{' alone' if self.alone else ''}>"
 
     def text(self) -> str:
-        """As people write it: ``2 cpus, 1 gpus``."""
+        """As people write it: ``2 CPUs, 1 GPU``."""
         words = [amount_text(name, amount) for name, amount in self.needs]
         if self.gpus:
-            words.append(f"{self.gpus} gpus")
+            words.append(gpus_text(self.gpus))
         return ", ".join(words) or "no resources"
 
 
 def amount_text(name: str, amount: int) -> str:
-    """``1.5 cpus``, ``2.00 GiB of memory``."""
+    """``1 CPU``, ``1.5 CPUs``, ``2.00 GiB of memory``."""
     if name == MEMORY:
         return f"{amount / 2**30:.2f} GiB of memory"
+    if name == CPUS:
+        return f"{amount / UNITS:g} CPU{'s' if amount != UNITS else ''}"
     return f"{amount / UNITS:g} {name}"
+
+
+def gpus_text(count: int) -> str:
+    """``1 GPU``, ``2 GPUs``."""
+    return f"{count} GPU{'s' if count != 1 else ''}"
 
 
 def bare_amount_text(name: str, amount: int) -> str:
@@ -112,5 +119,5 @@ class Resources:
             if amount > self.total[name]:
                 return f"asks for {amount_text(name, amount)}; this node has {bare_amount_text(name, self.total[name])}"
         if shape.gpus > len(self.gpus):
-            return f"asks for {shape.gpus} gpus; this node has {len(self.gpus)}"
+            return f"asks for {gpus_text(shape.gpus)}; this node has {len(self.gpus)}"
         return ""

@@ -6,7 +6,7 @@ from abi.ids import COUNTER_BITS
 from abid.core import task
 from abid.core.board import Board
 from abid.core.queues import Queue
-from abid.core.resources import amount_text, bare_amount_text
+from abid.core.resources import amount_text, bare_amount_text, gpus_text
 from abid.core.session import Session
 from abid.core.task import Record
 
@@ -40,7 +40,9 @@ def _assigned(board: Board, record: Record, now: int) -> str:
         state = "is cancelled and about to end" if record.cause else "waits for others" if worker.blocked else "runs"
         return f"{state} on worker {worker.number} for {max(0, now - worker.since) / 1e9:.1f} s"
     before = sum(other.number < record.number for other in worker.outstanding)
-    return f"is at worker {worker.number}, with {before} before it"
+    if before:
+        return f"is at worker {worker.number}, behind {before} other{'s' if before != 1 else ''}"
+    return f"{'is cancelled and about to end' if record.cause else 'runs'} on worker {worker.number}"
 
 
 def _lack(board: Board, session: Session, queue: Queue) -> str:
@@ -51,7 +53,7 @@ def _lack(board: Board, session: Session, queue: Queue) -> str:
             total = bare_amount_text(name, resources.total[name])
             return f"waits for {amount_text(name, amount)}; {free} of {total} are free{_held_by(board, name)}"
     if queue.shape.gpus > len(resources.free_gpus) and not session.idle.get(queue.shape.gpus):
-        return f"waits for {queue.shape.gpus} gpus; {len(resources.free_gpus)} of {len(resources.gpus)} are free"
+        return f"waits for {gpus_text(queue.shape.gpus)}; {len(resources.free_gpus)} of {len(resources.gpus)} are free"
     if len(board.workers) >= board.limits.processes_max and not session.idle.get(queue.shape.gpus):
         return f"waits for one of {board.limits.processes_max} worker processes"
     return "waits for its turn"
@@ -73,11 +75,13 @@ def _held_by(board: Board, name: str) -> str:
 
 def _place(queue: Queue, record: Record) -> str:
     """Its place, without a walk over a million: only the first thousand are counted."""
+    level = PRIORITIES[queue.priority]
+    among = f"of {len(queue)} in the queue{'' if level == 'normal' else f' at priority {level}'}"
     place = 0
     for other in queue.records:
         if other is record:
-            return f"{place + 1}. in a queue of {len(queue)} at priority {PRIORITIES[queue.priority]}"
+            return f"{'first' if place == 0 else f'number {place + 1}'} {among}"
         place += other.state == task.QUEUED
         if place >= 1000:
             break
-    return f"beyond the 1000th in a queue of {len(queue)} at priority {PRIORITIES[queue.priority]}"
+    return f"beyond the 1000th {among}"
