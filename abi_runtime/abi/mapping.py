@@ -2,6 +2,9 @@
 
 Lazy on its input and bounded in what is under way. A chunk is as many items as take ``CHUNK_NS`` by what the chunks
 before it took: so small functions cost a fraction of a task each, and long ones go one by one and spread.
+
+Input is read while the next result is not there. Reading it may block, and nothing can be yielded meanwhile; so from an
+input that was slow the last time it first looks for what has come in, and a chunk is what could be read in ``READ_S``.
 """
 
 # ruff: noqa: A001 — `abi.map` is the built-in `map`, elsewhere
@@ -11,6 +14,7 @@ import builtins
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from math import floor
 from time import monotonic
 from typing import Any, Final, TypeVar, overload
 
@@ -37,6 +41,12 @@ WINDOW_PER_CPU: Final = 4
 WINDOW_MAX: Final = 512
 """Chunks under way when they are shorter than CHUNK_NS, because the caller chose their size: then as many as make up
 the same time, or each would wait for a round trip."""
+
+READ_S: Final = 0.005
+"""A chunk that takes longer to read is submitted as it is: half of what it is to run, and far above what a task
+costs."""
+AT_ONCE: Final = frozenset({list, tuple, range, str, bytes, bytearray, dict, set, frozenset})
+"""Reading these never blocks: neither the clock nor the next result is looked at between their items."""
 
 
 class _Chunk:
@@ -113,9 +123,15 @@ def map(
 def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chunk: int | None = None) -> Iterator[Any]:
     """``fn`` over the items of the iterables, like the built-in ``map`` (the shortest ends it); results in order.
 
-    ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task instead of what is
-    learned. A failure is raised at its item's place. An item that is a Ref stands for its value. Work starts with the
-    first result asked for. Raises TypeError and ValueError at once for wrong arguments.
+    ``timeout`` in seconds for the whole map, else GetTimeoutError; ``chunk`` items to a task, where the input is not
+    slow, instead of what is learned. A failure is raised at its item's place. An item that is a Ref stands for its
+    value. Work starts with the first result asked for. Raises TypeError and ValueError at once for wrong arguments.
+
+    The input may be slow or endless. It is read ahead, in the caller's thread: some chunks per processor, and while
+    the next result is not there. What is known to be ready is yielded before more is read, and 5 ms after a chunk
+    began what there is of it is submitted. ``timeout`` is looked at between items: an input that blocks is not
+    interrupted, and results wait until it goes on. So it must not wait for a result of this same map, as with
+    ``concurrent.futures``; what feeds results back into its input is a loop around ``remote`` and ``wait``.
     """
     if len(iterables) == 0:
         raise TypeError("map takes at least one iterable")
@@ -131,7 +147,8 @@ def map(fn: Any, /, *iterables: Iterable[Any], timeout: float | None = None, chu
     # One iterable's items travel bare: a list of numbers pickles five times faster than one of tuples of a number.
     starred = len(iterables) > 1
     items = zip(*iterables, strict=False) if starred else iter(iterables[0])
-    return _Map(function, items, starred, timeout, chunk).results()
+    blocks = not AT_ONCE.issuperset(builtins.map(type, iterables))
+    return _Map(function, items, blocks, starred, timeout, chunk).results()
 
 
 class _Map:
@@ -139,11 +156,18 @@ class _Map:
         self,
         function: RemoteFunction[Any],
         items: Iterator[Any],
+        blocks: bool,
         starred: bool,
         timeout: float | None,
         chunk: int | None,
     ) -> None:
         self._items = items
+        self._is_over = False
+        """Whether ``items`` are; a ``zip`` that has ended would read on in its first iterable."""
+        self._blocks = blocks
+        """Whether reading ``items`` may."""
+        self._patience: float | None = None
+        """Seconds to wait for the next result before more is read; None: the input is not slow."""
         self._deadline = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
         self._chunk = chunk
@@ -153,27 +177,33 @@ class _Map:
         self._under_way: deque[tuple[Ref[Any], int]] = deque()
 
     def results(self) -> Iterator[Any]:
-        session = current()
+        session = self._session = current()
         self._window = self._window_least = max(2, WINDOW_PER_CPU * max(1, session.cpus // UNITS))
-        self._fill()
         try:
+            self._fill()
             while self._under_way:
                 ref, count = self._under_way[0]
                 values, failure = self._get(ref)
                 self._under_way.popleft()
                 self._learn(ref, count)
-                self._fill()
                 yield from values
                 if failure is not None:
                     assert ref.end is not None
                     raise error_of(End(ref.seq, EndKind.ERROR, failure, ref.end.attempt), session.prefix) from None
+                self._fill()
         finally:
             for ref, _count in self._under_way:
                 session.cancel(ref, force=False, recursive=True)
 
     def _fill(self) -> None:
-        while len(self._under_way) < self._window:
-            items = list(islice(self._items, self._size))
+        """Read and submit until the window is full or, where reading may block, the next result is there."""
+        while not self._is_over and len(self._under_way) < self._window:
+            if self._blocks and self._under_way:
+                if self._is_next_ready():
+                    return
+                if self._left() == 0:
+                    raise self._too_late()
+            items = self._read_slowly() if self._blocks else self._read_at_once()
             if not items:
                 return
             if self._has_refs(items):
@@ -181,6 +211,38 @@ class _Map:
                     self._under_way.append((self._submit([], *(item if self._starred else (item,))), 1))
             else:
                 self._under_way.append((self._submit(items), len(items)))
+
+    def _is_next_ready(self) -> bool:
+        """As far as is known already; if the input is slow, it is looked for, and waited for if that costs little."""
+        ref = self._under_way[0][0]
+        if ref.end is None and self._patience is not None:
+            left = self._left()
+            patience = self._patience if left is None else min(self._patience, left)
+            self._session.wait(lambda: ref.end is not None, patience)
+        return ref.end is not None
+
+    def _read_at_once(self) -> list[Any]:
+        items = list(islice(self._items, self._size))
+        self._is_over = len(items) < self._size
+        return items
+
+    def _read_slowly(self) -> list[Any]:
+        """A chunk, or what there is of it after READ_S. Raises GetTimeoutError if an item came too late."""
+        items: list[Any] = []
+        began = now = monotonic()
+        end = began + READ_S if self._deadline is None else min(began + READ_S, self._deadline)
+        for item in islice(self._items, self._size):
+            items.append(item)
+            now = monotonic()
+            if now > end:
+                break
+        else:
+            self._is_over = len(items) < self._size
+        if items and self._deadline is not None and now > self._deadline:
+            raise self._too_late()
+        # Waiting is in whole milliseconds. A tenth of the time that reading took anyway is no loss to speak of.
+        self._patience = floor((now - began) * 100) / 1000 if now > end else None
+        return items
 
     def _has_refs(self, items: list[Any]) -> bool:
         """Whether some stand for the values of tasks: such go one by one, as each waits for its own."""
@@ -200,13 +262,18 @@ class _Map:
     def _get(self, ref: Ref[Any]) -> Any:
         from abi.calls import get
 
-        left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         try:
-            return get(ref, timeout=left)
+            return get(ref, timeout=self._left())
         except GetTimeoutError:
             if ref.end is not None:
                 raise  # the function's own
-            raise GetTimeoutError(f"map had not ended after {self._timeout} s") from None
+            raise self._too_late() from None
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def _too_late(self) -> GetTimeoutError:
+        return GetTimeoutError(f"map had not ended after {self._timeout} s")
 
 
 def _chunked(function: RemoteFunction[Any], starred: bool) -> Callable[..., Ref[Any]]:

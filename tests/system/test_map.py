@@ -167,6 +167,61 @@ def test_timeout_is_for_the_whole_of_it() -> None:
     assert list(abi.map(echo, range(10), timeout=20)) == list(range(10))
 
 
+@pytest.mark.parametrize("chunk", [None, 1, 100])
+def test_what_is_ready_comes_before_more_of_a_slow_input_is_read(program: Daemon, chunk: int | None) -> None:
+    before = tasks_ended(program)
+    got: list[int] = []
+
+    def slow() -> Iterator[int]:
+        for n in range(6):
+            # What was read before the item before this one has been yielded, although no chunk is full.
+            assert len(got) >= n - 1, "a finished result is held back"
+            time.sleep(0.02)
+            eventually(lambda wanted=n: tasks_ended(program) - before >= wanted, "what was read is submitted")
+            yield n
+
+    for value in abi.map(echo, slow(), chunk=chunk):
+        got.append(value)  # noqa: PERF402  the input looks at it meanwhile
+    assert got == list(range(6))
+
+
+def test_timeout_is_looked_at_while_the_input_is_read() -> None:
+    def slow() -> Iterator[int]:
+        for n in range(300):
+            time.sleep(0.02)
+            yield n
+
+    for chunk in (None, 1, 1000):
+        got = []
+        began = time.monotonic()
+        with pytest.raises(errors.GetTimeoutError, match=r"0\.5"):
+            for value in abi.map(echo, slow(), timeout=0.5, chunk=chunk):
+                got.append(value)  # noqa: PERF402  what there is before the failure counts
+        assert time.monotonic() - began < 4
+        assert got == list(range(len(got)))
+        assert got
+
+
+def test_timeout_is_not_for_what_comes_after_the_last_result() -> None:
+    assert list(abi.map(echo, [1])) == [1]
+    results = abi.map(echo, iter([1]), timeout=2)
+    assert next(results) == 1
+    time.sleep(2.1)
+    assert next(results, "over") == "over"
+
+
+def test_nothing_is_read_after_the_end_of_the_input() -> None:
+    first = iter(range(100))
+    assert list(abi.map(add, first, [1, 2])) == [101, 103]
+    assert next(first) == 3, "like the built-in zip, it takes one too many, and no more"
+
+
+def test_an_iterator_that_is_fast_makes_few_tasks(program: Daemon) -> None:
+    before = tasks_ended(program)
+    assert sum(abi.map(echo, iter(range(20_000)))) == sum(range(20_000))
+    assert tasks_ended(program) - before < 200
+
+
 def test_options_of_the_function_are_kept() -> None:
     @abi.remote(name="named", num_cpus=0.5)
     def name(_x: int) -> str:
