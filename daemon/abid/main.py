@@ -30,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="abid", description="The abi daemon: runs tasks and commands on this host.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    start = commands.add_parser("start", help="run the daemon, in the foreground unless -d is given")
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+
+    start = add("start", "run the daemon, in the foreground unless -d is given")
     start.add_argument("-c", "--config", metavar="FILE", help="configuration file (default: `abi config show` says)")
     start.add_argument("-d", "--detach", action="store_true", help="into the background; returns when it is ready")
     start.add_argument("--cpus", type=float, help="processors to give out (default: all that this process may use)")
@@ -39,14 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--owner", type=int, default=0, help=argparse.SUPPRESS)
     start.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
     start.set_defaults(run=_start)
-    stop = commands.add_parser("stop", help="let running work finish, then end the daemon")
+    stop = add("stop", "let running work finish, then end the daemon")
     stop.add_argument("--now", action="store_true", help="do not wait for running work")
     stop.set_defaults(run=_stop)
-    status = commands.add_parser("status", help="say whether a daemon runs, and how busy it is")
+    status = add("status", "say whether a daemon runs, and how busy it is")
     status.add_argument("--json", action="store_true", help="print what `abi status --json` prints")
     status.set_defaults(run=_status)
-    commands.add_parser("reload", help="read the configuration again").set_defaults(run=_reload)
-    install = commands.add_parser("install-service", help="install the systemd unit")
+    add("reload", "read the configuration again; a mistake in it leaves the old one in force").set_defaults(run=_reload)
+    install = add("install-service", "install the systemd unit")
     install.add_argument("--user", action="store_true", help="for the current user instead of the system")
     install.set_defaults(run=_install_service)
     return parser

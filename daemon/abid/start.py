@@ -22,6 +22,9 @@ from abi.errors import AbiError
 from abi.interpreter import described
 from abid import lock
 
+ASK_S = 2.0
+"""What the daemon that runs already may take to greet us."""
+
 
 def run(arguments: argparse.Namespace) -> int:
     """The whole life of a daemon; its exit code. Raises AbiError for what is wrong before it is ready."""
@@ -31,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.config = os.path.abspath(arguments.config)
     runtime_dir = Path(paths.runtime_dir(system=arguments.system))
     state_dir, remark = paths.state_dir(system=arguments.system)
-    lock_fds = [lock.take(runtime_dir), lock.take_state(Path(state_dir))]
+    lock_fds = [_take_lock(runtime_dir, system=arguments.system), lock.take_state(Path(state_dir))]
     ready_fd = arguments.ready_fd
     if arguments.detach:
         ready_fd = _into_background(lock_fds, runtime_dir)
@@ -44,6 +47,33 @@ def run(arguments: argparse.Namespace) -> int:
         problem = AbiError(f"cannot start: {error}")
         _tell(ready_fd, f"{problem.message}\t\t")
         raise problem from None
+
+
+def _take_lock(runtime_dir: Path, *, system: bool) -> int:
+    """``lock.take``, which cannot know that the one that runs is about to go. Raises AlreadyRunning."""
+    try:
+        return lock.take(runtime_dir)
+    except lock.AlreadyRunning as error:
+        drain_s = _drain_s(paths.socket_path(system=system))
+        if drain_s is None:
+            raise
+        raise lock.AlreadyRunning(
+            f"{error.message}, and is stopping (it waits for running work, at most {drain_s:g} s)",
+            hint="try again then, or `abid stop --now`",
+        ) from None
+
+
+def _drain_s(socket_path: str) -> float | None:
+    """How long the daemon at this socket may go on when it is stopping; None for one that is not, or does not say."""
+    from abi.control import connect
+
+    try:
+        with connect(ASK_S, [socket_path]) as control:
+            if control.request("status")["state"] != "draining":
+                return None
+            return float(control.request("config")["values"]["daemon.drain_timeout_ms"]["value"]) / 1000
+    except (AbiError, OSError, KeyError):
+        return None
 
 
 def _run(arguments: argparse.Namespace, runtime_dir: Path, state_dir: Path, remark: str, ready_fd: int) -> int:

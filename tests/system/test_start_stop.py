@@ -133,6 +133,22 @@ def test_a_second_start_says_who_runs_and_disturbs_nobody() -> None:
         assert program.wait() == 0
 
 
+def test_help_says_what_each_command_does(place: Place) -> None:
+    commands = {
+        "start": "foreground",
+        "stop": "running work",
+        "status": "busy",
+        "reload": "again",
+        "install-service": "unit",
+    }
+    for command, word in commands.items():
+        done = place.run("abid", command, "--help")
+        assert done.returncode == 0
+        usage, description = done.stdout.split("\n\n")[:2]
+        assert usage.startswith("usage: abid")
+        assert word in description, command
+
+
 def test_two_daemons_do_not_share_one_identity() -> None:
     with running() as daemon, running() as other:
         assert daemon.json("abi", "status")["node"] != other.json("abi", "status")["node"]
@@ -260,6 +276,12 @@ def test_a_drain_lets_what_runs_finish_and_admits_nothing() -> None:
         refused = daemon.run("abi", "submit", "--json", "--", "true")
         assert refused.returncode == 75
         assert json.loads(refused.stderr)["error"]["message"] == "the daemon is stopping"
+        for flags in ([], ["-d"]):
+            early = daemon.run("abid", "start", *flags)
+            assert early.returncode == 1
+            assert f"pid {daemon.pid}" in early.stderr
+            assert "is stopping (it waits for running work, at most 30 s)" in early.stderr
+            assert "try again then, or `abid stop --now`" in early.stderr
         assert alive(daemon.pid)
         Path(fifo).write_text("go\n")
         assert first.wait() == 9
