@@ -213,7 +213,7 @@ class Jobs:
             why = self._node.core.why(self._session, record, self._node.now())
         return {**self.brief(job), "why": why}
 
-    def environment(self, job: Job) -> dict[str, str]:
+    def environment(self, job: Job) -> dict[str, object]:
         """What `abi show` sees beside that. Values that look like secrets are not shown."""
         environment = {os.fsdecode(key): os.fsdecode(value) for key, value in job.command.environment.items()}
         return masked_environment(environment)
