@@ -2,8 +2,10 @@
 
 In the worker: ``failure_of`` writes a failure down in words, and adds the exception itself if that demonstrably
 loads again. Pickle calls a class with the exception's ``args``, which fails, at load, for an ``__init__`` that takes
-others; so where a class leaves pickling to Python, its ``args`` and attributes travel without that call. In the program: ``error_of``
-makes an exception that is both TaskError and the user's type, so either ``except`` clause catches it.
+others; so where a class leaves pickling to Python, its ``args`` and attributes travel without that call.
+
+In the program: ``error_of`` makes an exception that is both TaskError and the user's type, so either ``except`` clause
+catches it.
 """
 
 from __future__ import annotations

@@ -107,8 +107,9 @@ def test_an_init_with_other_arguments_than_args_is_not_called() -> None:
 def test_what_does_not_load_arrives_as_text_and_says_why() -> None:
     exception = Unpicklable("why")
     error = travelled(exception)
-    assert "Unpicklable itself did not come along: it does not pickle and load again (RuntimeError: never)" in (
-        error.__notes__[0]
+    assert (
+        "Unpicklable itself did not come along: it does not pickle and load again (RuntimeError: never)"
+        in (error.__notes__[0])
     )
     assert type(error).__name__ == "TaskError"
     assert isinstance(error, errors.TaskError)

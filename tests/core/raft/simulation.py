@@ -82,13 +82,13 @@ class Cluster:
 
     def __init__(self, seed: int, node_type: type[Node] = Node, settings: Settings | None = None) -> None:
         self.random = random.Random(seed)
-        count = self.random.choice((3, 3, 5, 7))
-        voters = frozenset(range(1, count + 1 - self.random.randrange(2)))
+        count = self.random.choice((3, 3, 3, 4, 5, 7))
+        voters = frozenset(range(1, self.random.choice((count, count, count - 1, (count + 1) // 2)) + 1))
         begin = Snapshot(1, 1, Configuration(voters=voters, learners=frozenset(range(1, count + 1)) - voters))
         self.settings = settings or Settings(
             election_ticks=4,
-            pre_vote=self.random.random() < 0.7,
-            check_quorum=self.random.random() < 0.7,
+            pre_vote=self.random.random() < 0.5,
+            check_quorum=self.random.random() < 0.5,
             inflight_max=self.random.choice((1, 2, 16)),
             entries_bytes_max=self.random.choice((1, 40, 1 << 20)),
             apply_bytes_max=self.random.choice((1, 1 << 20)),
@@ -99,6 +99,8 @@ class Cluster:
         for number in list(self.down):
             self.restart(number)
         self.net: list[Message] = []
+        self.slow: list[Message] = []
+        """Messages that come much later."""
         self.blocked: set[tuple[int, int]] = set()
         self.leaders: dict[int, int] = {}
         self.led: dict[int, list[tuple[int, int]]] = {}
@@ -108,6 +110,8 @@ class Cluster:
         self.acknowledged = 0
         self.proposals = 0
         self.trace: list[object] = []
+        self.crashes_between = 0.0
+        """How likely a crash is in the middle of an output."""
 
     def restart(self, number: int) -> None:
         self.nodes[number] = self.node_type(number, self.down.pop(number), self.settings, self.random.randint)
@@ -115,11 +119,15 @@ class Cluster:
     # What happens.
 
     def run(self, steps: int = STEPS) -> None:
+        """In one of four tempers: some faults show where much is agreed on, others where hardly anything is."""
+        stormy, changing = self.random.random() < 0.5, self.random.random() < 0.4
         actions: list[tuple[Callable[[], None], int]] = [
-            (self.deliver, 60), (self.tick, 14), (self.process, 60), (self.propose, 8), (self.crash, 1),
-            (self.come_back, 2), (self.partition, 1), (self.heal, 1), (self.change, 1), (self.compact, 2),
-            (self.transfer, 1), (self.read, 2), (self.lose_leader, 1), (self.report, 1),
+            (self.deliver, 60), (self.tick, 45 if stormy else 14), (self.process, 60), (self.propose, 8),
+            (self.crash, 5 if stormy else 1), (self.come_back, 8 if stormy else 2), (self.heal, 3 if stormy else 1),
+            (self.partition, 4 if stormy else 1), (self.change, 8 if changing else 1), (self.compact, 2),
+            (self.transfer, 1), (self.read, 2), (self.lose_leader, 1), (self.report, 1), (self.deliver_slow, 3),
         ]  # fmt: skip
+        self.crashes_between = 0.06 if stormy else 0.01
         chosen = self.random.choices([action for action, _ in actions], [weight for _, weight in actions], k=steps)
         for action in chosen:
             action()
@@ -140,8 +148,14 @@ class Cluster:
             self.net.pop()
         if fate < 0.1 or (message.sender, message.receiver) in self.blocked:
             self.lose(message)
+        elif fate < (0.3 if message.kind == Kind.VOTE_ANSWER else 0.14):
+            self.slow.append(message)
         else:
             self.hand_over(message)
+
+    def deliver_slow(self) -> None:
+        if self.slow:
+            self.net.append(self.slow.pop(self.random.randrange(len(self.slow))))
 
     def lose(self, message: Message) -> None:
         """Of a snapshot that did not arrive the sender hears: it is a transfer of its own."""
@@ -168,13 +182,16 @@ class Cluster:
     def process(self) -> None:
         node = self.some()
         if node is not None and node.raft.has_output:
-            self.carry_out(node, crash_at=self.random.randrange(3) if self.random.random() < 0.01 else None)
+            crashes = self.random.random() < self.crashes_between
+            self.carry_out(node, crash_at=self.random.randrange(3) if crashes else None)
 
     def carry_out(self, node: Node, crash_at: int | None = None) -> None:
         """Store, send, apply, done; or a crash at one of the points between."""
         output = node.raft.output()
         for point, action in enumerate((self.store, self.send, self.apply)):
             if crash_at == point:
+                if action == self.send:
+                    self.net += output.messages[: self.random.randrange(len(output.messages) + 1)]
                 self.stop(node)
                 return
             action(node, output)

@@ -1,0 +1,244 @@
+"""Faults planted into the rules, one at a time: a simulation that does not find them proves nothing.
+
+Each is a rule of the paper or the thesis, broken as somebody might break it: a check left out, a promise not kept on
+disk, a majority counted wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from abid.core.raft import change, election, quorum, reading, replication
+from abid.core.raft.configuration import Configuration
+from abid.core.raft.interface import Output, Role
+from abid.core.raft.log import Log
+from abid.core.raft.messages import NOBODY, Kind, Message
+from abid.core.raft.progress import Progress, tracked
+from abid.core.raft.raft import Raft
+from tests.core.raft.simulation import Cluster, Disk
+
+Patch = pytest.MonkeyPatch
+Fault = Callable[[Patch], None]
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(plant: Fault) -> Fault:
+    FAULTS[plant.__name__] = plant
+    return plant
+
+
+# What is on disk.
+
+
+@fault
+def the_vote_is_not_stored(patch: Patch) -> None:
+    store = Disk.store
+
+    def forgets(disk: Disk, output: Output) -> None:
+        store(disk, output)
+        disk.hard_state = msgspec.structs.replace(disk.hard_state, vote=NOBODY)
+
+    patch.setattr(Disk, "store", forgets)
+
+
+@fault
+def the_term_is_not_stored(patch: Patch) -> None:
+    store = Disk.store
+
+    def forgets(disk: Disk, output: Output) -> None:
+        before = disk.hard_state
+        store(disk, output)
+        disk.hard_state = msgspec.structs.replace(disk.hard_state, term=before.term, vote=before.vote)
+
+    patch.setattr(Disk, "store", forgets)
+
+
+@fault
+def messages_leave_before_anything_is_stored(patch: Patch) -> None:
+    patch.setattr(Cluster, "store", Cluster.send)
+    patch.setattr(Cluster, "send", lambda self, node, output: node.disk.store(output))
+
+
+@fault
+def entries_are_stored_without_cutting_what_they_replace(patch: Patch) -> None:
+    def keeps(disk: Disk, output: Output) -> None:
+        known = {entry.index: entry for entry in disk.entries}
+        known |= {entry.index: entry for entry in output.entries if entry.index not in known}
+        if output.snapshot is not None:
+            disk.snapshot = output.snapshot
+            known = {}
+        disk.entries = [known[index] for index in sorted(known)]
+        disk.hard_state = output.hard_state or disk.hard_state
+
+    patch.setattr(Disk, "store", keeps)
+
+
+# Elections.
+
+
+@fault
+def a_vote_is_given_to_a_log_that_lacks_entries(patch: Patch) -> None:
+    patch.setattr(Log, "is_current", lambda self, index, term: True)
+
+
+@fault
+def a_longer_log_of_an_older_term_wins(patch: Patch) -> None:
+    patch.setattr(Log, "is_current", lambda self, index, term: index >= self.last_index)
+
+
+@fault
+def two_votes_are_given_in_one_term(patch: Patch) -> None:
+    def gives(own: Raft, message: Message) -> None:
+        own.vote, own.leader = NOBODY, NOBODY
+        answer(own, message)
+
+    answer = election.answer
+    patch.setattr(election, "answer", gives)
+
+
+@fault
+def votes_of_another_election_are_counted(patch: Patch) -> None:
+    admit = election.admit
+    answers = (Kind.VOTE_ANSWER, Kind.PRE_VOTE_ANSWER)
+    patch.setattr(election, "admit", lambda own, message: message.kind in answers or admit(own, message))
+
+
+@fault
+def half_of_the_voters_are_enough(patch: Patch) -> None:
+    def counted(voters: Any, votes: Any) -> quorum.Vote:
+        granted = sum(votes.get(voter) is True for voter in voters)
+        return quorum.Vote.WON if granted >= max(1, len(voters) // 2) else quorum.Vote.PENDING
+
+    patch.setattr(quorum, "counted", counted)
+
+
+@fault
+def learners_are_counted_as_voters(patch: Patch) -> None:
+    patch.setattr(
+        quorum, "counted_by_both", lambda voters, outgoing, votes: quorum.counted([*voters, *outgoing][:1], votes)
+    )
+
+
+@fault
+def a_leader_does_not_step_down_for_a_newer_term(patch: Patch) -> None:
+    admit = election.admit
+
+    def stays(own: Raft, message: Message) -> bool:
+        return own.role == Role.LEADER if message.term > own.term and own.role == Role.LEADER else admit(own, message)
+
+    patch.setattr(election, "admit", stays)
+
+
+# Replication.
+
+
+@fault
+def entries_of_earlier_terms_are_committed_by_counting(patch: Patch) -> None:
+    def commits(own: Raft) -> bool:
+        stored = {node: progress.match for node, progress in own.members.items()}
+        index = quorum.agreed_by_both(own.configuration.voters, own.configuration.outgoing, stored)
+        if index <= own.log.committed or index > own.log.last_index:
+            return False
+        own.log.commit_to(index)
+        return True
+
+    patch.setattr(replication, "commit", commits)
+
+
+@fault
+def the_entry_before_is_not_compared(patch: Patch) -> None:
+    accept = Log.accept
+
+    def accepts(log: Log, index: int, term: int, entries: Any) -> int | None:
+        own = log.term_of(index)
+        return accept(log, index, term if own is None else own, entries)
+
+    patch.setattr(Log, "accept", accepts)
+
+
+@fault
+def a_follower_commits_beyond_what_was_compared(patch: Patch) -> None:
+    on_append = replication.on_append
+
+    def commits(own: Raft, message: Message) -> None:
+        on_append(own, message)
+        own.log.commit_to(max(own.log.committed, min(message.commit, own.log.last_index)))
+
+    patch.setitem(replication.FOLLOWERS, Kind.APPEND, commits)
+
+
+@fault
+def a_heartbeat_tells_a_commit_beyond_what_is_known_to_match(patch: Patch) -> None:
+    def commits(own: Raft, message: Message) -> None:
+        own.log.commit_to(max(own.log.committed, min(message.commit, own.log.last_index)))
+        own.send(Kind.HEARTBEAT_ANSWER, message.sender, read=message.read)
+
+    def tells(own: Raft, read: bytes = b"") -> None:
+        for node in own.members:
+            if node != own.number:
+                own.send(Kind.HEARTBEAT, node, commit=own.log.committed, read=read)
+
+    patch.setattr(replication, "send_heartbeats", tells)
+    patch.setitem(replication.FOLLOWERS, Kind.HEARTBEAT, commits)
+
+
+@fault
+def a_refusal_counts_as_stored(patch: Patch) -> None:
+    on_answer = replication.on_append_answer
+
+    def counts(own: Raft, message: Message, progress: Progress) -> None:
+        on_answer(own, msgspec.structs.replace(message, refused=False), progress)
+
+    patch.setitem(replication.LEADERS, Kind.APPEND_ANSWER, counts)
+
+
+@fault
+def answers_of_an_older_term_are_counted(patch: Patch) -> None:
+    admit = election.admit
+    patch.setattr(election, "admit", lambda own, message: message.kind == Kind.APPEND_ANSWER or admit(own, message))
+
+
+@fault
+def a_snapshot_is_taken_in_over_a_newer_log(patch: Patch) -> None:
+    def takes(own: Raft, message: Message) -> None:
+        if message.snapshot is not None:
+            own.log.restore(message.snapshot)
+            own.configuration = message.snapshot.configuration
+            own.send(Kind.APPEND_ANSWER, message.sender, index=own.log.last_index)
+
+    patch.setitem(replication.FOLLOWERS, Kind.SNAPSHOT, takes)
+
+
+# Changes and reads.
+
+
+@fault
+def only_the_new_majority_decides_in_a_joint_configuration(patch: Patch) -> None:
+    patch.setattr(quorum, "agreed_by_both", lambda voters, outgoing, stored: quorum.agreed(voters, stored))
+    patch.setattr(quorum, "counted_by_both", lambda voters, outgoing, votes: quorum.counted(voters, votes))
+
+
+@fault
+def several_voters_change_in_one_simple_step(patch: Patch) -> None:
+    def apply(own: Raft, data: bytes) -> Configuration:
+        proposal = change.decoded(data)
+        if not proposal.leaves:
+            own.configuration = own.configuration._with(proposal.changes)
+            own.members = tracked(own.members, own.configuration, own.log.last_index)
+        return own.configuration
+
+    patch.setattr(change, "apply", apply)
+    patch.setattr(change, "is_out_of_turn", lambda own, entry: False)
+
+
+@fault
+def a_read_is_answered_without_asking_whether_we_still_lead(patch: Patch) -> None:
+    def answers(own: Raft, message: Message) -> None:
+        if own.role == Role.LEADER:
+            own.reads.ready.append((message.read, own.log.committed))
+
+    patch.setattr(reading, "ask", answers)
