@@ -1,0 +1,131 @@
+"""What is on disk of Raft after whatever happened."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from abid.core.raft.configuration import Configuration
+from abid.core.raft.interface import Output
+from abid.core.raft.messages import Entry, EntryKind, HardState, Snapshot
+from abid.raft_store import RaftStore, StoreError
+
+CONFIGURATION = Configuration(voters=frozenset((1, 2, 3)), learners=frozenset((4,)))
+
+
+def entries(term: int, *indexes: int) -> tuple[Entry, ...]:
+    return tuple(Entry(term, index, b"%d of %d" % (index, term)) for index in indexes)
+
+
+class Waiting:
+    """Carries out one after the other, and waits for each."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = RaftStore(path)
+        self.found = self.store.load()
+        self._done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def __call__(self, action: Callable[..., None], what: Output | Snapshot) -> Exception | None:
+        action(what, self._done.put)
+        return self._done.get(timeout=30)
+
+
+def test_a_new_file_holds_nothing(tmp_path: Path) -> None:
+    store = Waiting(tmp_path / "raft.db")
+    assert store.found.hard_state == HardState()
+    assert store.found.snapshot == Snapshot(0, 0, Configuration())
+    assert store.found.entries == []
+    assert (tmp_path / "raft.db").stat().st_mode & 0o777 == 0o600
+    store.store.close()
+
+
+def test_a_later_entry_replaces_all_from_its_place_on(tmp_path: Path) -> None:
+    store = Waiting(tmp_path / "raft.db")
+    first = Output(hard_state=HardState(1, 2, 0), entries=entries(1, 1, 2, 3, 4))
+    change = Entry(2, 3, b"change", EntryKind.CHANGE)
+    assert store(store.store.store, first) is None
+    assert store(store.store.store, Output(hard_state=HardState(2, 1, 2), entries=(change,))) is None
+    assert store(store.store.store, Output()) is None
+    store.store.close()
+    found = Waiting(tmp_path / "raft.db").found
+    assert found.hard_state == HardState(2, 1, 2)
+    assert found.entries == [*entries(1, 1, 2), change]
+
+
+def test_snapshots_take_the_place_of_entries(tmp_path: Path) -> None:
+    store = Waiting(tmp_path / "raft.db")
+    own = Snapshot(2, 1, CONFIGURATION, b"own")
+    store(store.store.store, Output(entries=entries(1, 1, 2, 3)))
+    assert store(store.store.compact, own) is None
+    store.store.close()
+    again = Waiting(tmp_path / "raft.db")
+    assert (again.found.snapshot, again.found.entries) == (own, list(entries(1, 3)))
+    leaders = Snapshot(9, 4, CONFIGURATION, b"the leader's")
+    again(again.store.store, Output(snapshot=leaders, entries=entries(5, 10)))
+    again.store.close()
+    last = Waiting(tmp_path / "raft.db")
+    assert (last.found.snapshot, last.found.entries) == (leaders, list(entries(5, 10)))
+    last.store.close()
+
+
+KILLED = """
+import os, pathlib, sys
+from abid.core.raft.interface import Output
+from abid.core.raft.messages import Entry, HardState
+from abid.raft_store import RaftStore
+store = RaftStore(pathlib.Path(sys.argv[1]))
+store.load()
+for index in range(1, 100_000):
+    told = lambda problem, index=index: os.write(1, b"%d\\n" % index)
+    store.store(Output(hard_state=HardState(1, 1, index - 1), entries=(Entry(1, index, b"x" * 100),)), told)
+"""
+
+
+def test_what_was_said_to_be_done_survives_a_kill(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "raft.db")], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        for _ in range(20):
+            writer.stdout.readline()
+        writer.kill()
+        told = writer.stdout.read().splitlines()
+    last = int(told[-1]) if told and told[-1] else 20
+    store = Waiting(tmp_path / "raft.db")
+    assert len(store.found.entries) >= last
+    assert store.found.hard_state.commit == len(store.found.entries) - 1, "an output is stored whole"
+    store.store.close()
+
+
+def test_a_write_that_fails_is_told_from_then_on(tmp_path: Path) -> None:
+    store = Waiting(tmp_path / "raft.db")
+    other = sqlite3.connect(tmp_path / "raft.db")
+    other.execute("DROP TABLE entries")
+    other.commit()
+    other.close()
+    assert isinstance(store(store.store.store, Output(entries=entries(1, 1))), sqlite3.Error)
+    assert isinstance(store(store.store.store, Output(hard_state=HardState(1, 1, 0))), sqlite3.Error)
+    store.store.close()
+    assert Waiting(tmp_path / "raft.db").found.hard_state == HardState(), "nothing was written after that"
+
+
+@pytest.mark.parametrize("damage", ["no database", "a hole", "newer"])
+def test_what_cannot_be_read_is_said_so(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "raft.db"
+    if damage == "no database":
+        path.write_bytes(os.urandom(5000))
+    else:
+        store = Waiting(path)
+        store(store.store.store, Output(entries=entries(1, 1, 2, 3)))
+        store.store.close()
+        with sqlite3.connect(path) as database:
+            database.execute("DELETE FROM entries WHERE place = 2" if damage == "a hole" else "PRAGMA user_version=99")
+        database.close()
+    with pytest.raises(StoreError, match="newer abi" if damage == "newer" else "cannot be read") as caught:
+        RaftStore(path).load()
+    assert str(path) in str(caught.value)
