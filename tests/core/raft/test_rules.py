@@ -1,0 +1,145 @@
+"""Single rules, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from abid.core.raft.change import Proposal, encoded
+from abid.core.raft.configuration import Change, ChangeKind, Configuration
+from abid.core.raft.interface import Dropped, Role, Settings
+from abid.core.raft.log import Log
+from abid.core.raft.messages import Entry, HardState, Kind, Message, Snapshot
+from abid.core.raft.raft import Raft
+
+
+def raft_of(voters: int, *entries: Entry, term: int = 1, **settings: bool) -> Raft:
+    """Node 1 of so many voters, which knows these entries behind a first one."""
+    configuration = Configuration(voters=frozenset(range(1, voters + 1)))
+    return Raft(
+        1,
+        Log(1, 1, entries),
+        configuration,
+        HardState(term, 0, 1),
+        lambda low, _high: low,
+        lambda: Snapshot(1, 1, configuration),
+        Settings(pre_vote=False, **settings),
+    )
+
+
+def carry_out(raft: Raft) -> tuple[Message, ...]:
+    """All outputs, applied; what was sent."""
+    sent: list[Message] = []
+    while raft.has_output:
+        output = raft.output()
+        sent += output.messages
+        for entry in output.committed:
+            if entry.kind:
+                raft.apply_change(entry.data)
+        raft.done()
+    return tuple(sent)
+
+
+def elect(raft: Raft) -> None:
+    raft.campaign()
+    carry_out(raft)
+    for node in sorted(raft.configuration.voters - {1}):
+        raft.step(Message(Kind.VOTE_ANSWER, node, 1, raft.term))
+    carry_out(raft)
+    assert raft.role == Role.LEADER
+
+
+def store(raft: Raft, index: int, *nodes: int) -> None:
+    """These members say that they have stored all up to ``index``."""
+    for node in nodes:
+        raft.step(Message(Kind.APPEND_ANSWER, node, 1, raft.term, index=index))
+    carry_out(raft)
+
+
+def test_an_entry_of_an_earlier_term_is_not_committed_by_counting() -> None:
+    """Paper, figure 8: a majority has it, and yet it may be overwritten."""
+    raft = raft_of(5, Entry(2, 2, b"of term 2"), term=3)
+    elect(raft)
+    assert (raft.term, raft.log.last_index) == (4, 3)
+    store(raft, 2, 2, 3)
+    assert raft.log.committed == 1
+    store(raft, 3, 2, 3)
+    assert raft.log.committed == 3
+
+
+def test_a_leader_whose_vote_is_about_to_go_proposes_nothing_more() -> None:
+    raft = raft_of(2)
+    elect(raft)
+    store(raft, 2, 2)
+    raft.propose_change(encoded(Proposal((Change(ChangeKind.REMOVE, 1),))))
+    with pytest.raises(Dropped, match="about to leave"):
+        raft.propose(b"too late")
+    store(raft, 3, 2)
+    assert raft.role == Role.FOLLOWER
+    assert raft.configuration.voters == {2}
+
+
+def test_one_change_at_a_time() -> None:
+    """Thesis, 4.1: what comes while another is under way takes its place in the log and does nothing."""
+    raft = raft_of(3)
+    elect(raft)
+    store(raft, 2, 2, 3)
+    raft.propose_change(encoded(Proposal((Change(ChangeKind.LEARNER, 4),))))
+    raft.propose_change(encoded(Proposal((Change(ChangeKind.LEARNER, 5),))))
+    carry_out(raft)
+    store(raft, 4, 2, 3)
+    assert raft.configuration.learners == {4}
+    raft.propose_change(encoded(Proposal((Change(ChangeKind.LEARNER, 5),))))
+    carry_out(raft)
+    store(raft, 5, 2, 3)
+    assert raft.configuration.learners == {4, 5}
+
+
+def test_a_leader_that_no_majority_hears_steps_down() -> None:
+    """Thesis, 6.2."""
+    raft = raft_of(3, check_quorum=True)
+    elect(raft)
+    for _ in range(raft.settings.election_ticks):
+        raft.tick()
+    assert raft.role == Role.FOLLOWER
+
+
+def test_nobody_votes_while_a_leader_is_heard_unless_it_hands_over() -> None:
+    raft = raft_of(3, check_quorum=True)
+    raft.step(Message(Kind.HEARTBEAT, 2, 1, 1))
+    carry_out(raft)
+    asked = Message(Kind.VOTE, 3, 1, 2, index=9, log_term=1)
+    raft.step(asked)
+    assert (raft.term, carry_out(raft)) == (1, ())
+    raft.step(Message(Kind.VOTE, 3, 1, 2, index=9, log_term=1, is_transfer=True))
+    [answer] = carry_out(raft)
+    assert (answer.kind, answer.refused, raft.vote) == (Kind.VOTE_ANSWER, False, 3)
+
+
+def test_a_transfer_waits_until_the_other_has_all() -> None:
+    """Thesis, 3.10."""
+    raft = raft_of(3)
+    elect(raft)
+    store(raft, 2, 2, 3)
+    raft.propose(b"one more")
+    carry_out(raft)
+    raft.transfer(2)
+    with pytest.raises(Dropped, match="handed over"):
+        raft.propose(b"not now")
+    assert all(message.kind != Kind.TIMEOUT_NOW for message in carry_out(raft))
+    raft.step(Message(Kind.APPEND_ANSWER, 2, 1, raft.term, index=3))
+    assert [message.receiver for message in carry_out(raft) if message.kind == Kind.TIMEOUT_NOW] == [2]
+
+
+def test_a_read_is_answered_when_a_majority_has_heard_the_leader_since() -> None:
+    """Thesis, 6.4."""
+    raft = raft_of(3)
+    elect(raft)
+    raft.read(b"too early")
+    carry_out(raft)
+    store(raft, 2, 2)
+    asked = [message for message in (*raft.outbox, *carry_out(raft)) if message.kind == Kind.HEARTBEAT]
+    raft.read(b"second")
+    asked += [message for message in carry_out(raft) if message.kind == Kind.HEARTBEAT]
+    assert asked[-1].read == b"second"
+    raft.step(Message(Kind.HEARTBEAT_ANSWER, 3, 1, raft.term, read=b"second"))
+    assert raft.output().reads == ((b"too early", 2), (b"second", 2)), "and with it those before"
