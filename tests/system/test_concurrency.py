@@ -362,7 +362,10 @@ def test_ctrl_c_at_any_moment_loses_nothing(shared: Daemon) -> None:
         + """
 caught = 0
 
+go = threading.Event()
+
 def interrupts():
+    go.wait()
     while time.monotonic() < end - 0.2:
         time.sleep(0.002)
         before, again = caught, time.monotonic() + 0.05
@@ -377,6 +380,7 @@ thread.start()
 refs = []
 while time.monotonic() < end:
     try:
+        go.set()  # not before somebody catches it
         while time.monotonic() < end:
             refs.append((echo.remote(len(refs)), len(refs)))
             if len(refs) % 10 == 0:
