@@ -151,8 +151,8 @@ def _suggest(name: str) -> str:
 
 
 def _tell(error: AbiError, as_json: bool) -> None:
+    _flush(sys.stdout)  # what was printed before it comes first
     try:
-        sys.stdout.flush()  # what was printed before it comes first
         if as_json:
             from abi_cli.output.json import write_error
 

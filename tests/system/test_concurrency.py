@@ -248,12 +248,12 @@ if __name__ == "__main__":
         process.join()
         assert process.exitcode == 0
     print(said)
-    print(abi.get(running), abi.get([echo.remote(n) for n in range(3)]))
+    print(abi.get(running), abi.get([echo.remote(n) for n in range(3)]), flush=True)
     pid = os.fork()
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    print(abi.get(echo.remote("after a child that did nothing")))
+    print(abi.get(echo.remote("after a child that did nothing")), flush=True)
     pid = os.fork()
     if pid == 0:
         sys.exit(0)
