@@ -210,7 +210,7 @@ print("done", time.monotonic(), flush=True)
     )
     path = shared.folder / "program.py"
     path.write_text(script)
-    first = start_script(shared, path, "200", "0.005")
+    first = start_script(shared, path, "800", "0.005")
     try:
         first.await_out(b"queued")
         second = run_script(shared, path, "20", "0.005")
