@@ -220,8 +220,9 @@ def test_a_running_task_is_interrupted_and_its_worker_goes_on(
             say(path, os.getpid())
             does()
 
-    @abi.remote
+    @abi.remote(num_cpus=0)
     def pid() -> int:
+        time.sleep(0.1)
         return os.getpid()
 
     ref = task.remote()
@@ -233,7 +234,7 @@ def test_a_running_task_is_interrupted_and_its_worker_goes_on(
     assert time.monotonic() - began < SOON_S
     assert "cancelled" in str(cancelled.value)
     assert alive(worker), "it was interrupted, not killed"
-    found = {abi.get(pid.remote(), timeout=SOON_S) for _ in range(20)}
+    found = abi.get([pid.remote() for _ in range(8)], timeout=SOON_S)  # at once: more than there are others
     assert worker in found, "it takes the next task"
 
 
