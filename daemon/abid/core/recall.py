@@ -14,6 +14,8 @@ Why it is safe (asymmetric Dekker; the shell's half is in the slot page):
    finished calls twice. But it will look at EPOCH before its next call and send DROPPED for that one, which tells:
    from it on, everything up to the number of the recall is ours. If it has no next call, results for all are on their
    way.
+7. A second recall may come before the DROPPED of the first is read. What was sent between the two bears the epoch of
+   the first, and may have started since: that DROPPED says nothing of it. So each recall leaves its number as a border.
 """
 
 from __future__ import annotations
@@ -84,35 +86,40 @@ def on_recalled(board: Board, worker: Worker, running: int, since: int, now: int
         return
     worker.recall_asked = False
     worker.recalled_to = worker.number_next - 1
+    borders = worker.borders
+    while borders and (not worker.outstanding or borders[0] < worker.outstanding[0].number):
+        borders.popleft()
+    borders.append(worker.recalled_to)
     board.touch(worker)
     worker.running, worker.since = running, since
     if not running:
         return
     if now - since > UNEASY_NS + (worker.each_ns << 1):
         worker.stuck = True
-    _take_back_from(board, worker, running + 1, now)
+    _take_back(board, worker, running + 1, worker.recalled_to, now)
     record = worker.find(running)
     if record is not None and record.cause:
         strike(board, worker, record)
 
 
 def on_dropped(board: Board, worker: Worker, numbers: list[int], now: int) -> None:
-    """The worker found this call recalled, and with it all that followed up to the recall."""
+    """The worker found this call recalled, and with it all that followed up to that recall."""
     if worker.phase == Phase.GONE:
         return
     for number in numbers:
-        if worker.find(number) is not None and number <= worker.recalled_to:
-            _take_back_from(board, worker, number, now)
+        border = next((border for border in worker.borders if border >= number), 0)
+        if border and worker.find(number) is not None:
+            _take_back(board, worker, number, border, now)
             worker.stuck = False
     worker.running = 0
     board.touch(worker)
 
 
-def _take_back_from(board: Board, worker: Worker, number: int, now: int) -> None:
+def _take_back(board: Board, worker: Worker, first: int, last: int, now: int) -> None:
     taken: list[Record] = []
     kept: list[Record] = []
     for record in worker.outstanding:
-        (taken if number <= record.number <= worker.recalled_to else kept).append(record)
+        (taken if first <= record.number <= last else kept).append(record)
     if not taken:
         return
     worker.outstanding.clear()

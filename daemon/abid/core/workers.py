@@ -22,7 +22,7 @@ class Worker:
     """A process of one session."""
 
     __slots__ = (
-        "blocked", "calls", "command", "each_ns", "gpu_ids", "idle_since", "killed", "last_call", "number",
+        "blocked", "borders", "calls", "command", "each_ns", "gpu_ids", "idle_since", "killed", "last_call", "number",
         "number_next", "outstanding", "phase", "recall_asked", "recalled_to", "running", "session", "shape", "since",
         "stuck", "submitter", "touched",
     )  # fmt: skip
@@ -52,6 +52,8 @@ class Worker:
         self.blocked = False
         """Its running call waits for others, and its processors are given back meanwhile."""
         self.recall_asked = False
+        self.borders: deque[int] = deque()
+        """The last number before each recall of which a DROPPED may still come."""
         self.recalled_to = 0
         """Calls up to this number will not start unless they had when the worker was recalled."""
         self.stuck = False
