@@ -48,6 +48,7 @@ class Successors:
 def successors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Successors]:
     made = Successors(monkeypatch)
     yield made
+    made.resumed = errors.Refused("the test is over")
     for daemon in made.daemons:
         daemon.close()
 
