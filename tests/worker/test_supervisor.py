@@ -77,10 +77,16 @@ def test_a_command_has_the_world_it_was_given(shared_zygote: Zygote, tmp_path: P
     assert lines[-2] == lines[-1], "it leads a session of its own"
 
 
+C_LIBRARYS_OWN = 0b11 << 31
+"""Signals 32 and 33 belong to it (nptl(7)): nobody else can set them, and it may have them blocked for a moment."""
+
+
 def test_default_signals(shared_zygote: Zygote, tmp_path: Path) -> None:
     job = Job(shared_zygote, tmp_path, shell("grep -E 'Sig(Blk|Ign)' /proc/self/status"))
     job.end()
-    assert {line.split()[1] for line in job.output()[1].decode().splitlines()} == {"0" * 16}
+    masks = [int(line.split()[1], 16) for line in job.output()[1].decode().splitlines()]
+    assert len(masks) == 2
+    assert not any(mask & ~C_LIBRARYS_OWN for mask in masks)
 
 
 @pytest.mark.parametrize(
