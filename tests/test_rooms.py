@@ -36,7 +36,7 @@ class Room:
 LEAVES = ("abi.ids", "abi.errors")
 SHELL = (
     *("wire", "objects", "transport", "control", "breaker", "ids", "errors"),
-    *("config", "paths", "mounts", "version", "interpreter", "exits", "masking", "processes"),
+    *("config", "paths", "mounts", "version", "interpreter", "amounts", "exits", "masking", "processes"),
 )
 
 # The most particular name that fits a module is its room.

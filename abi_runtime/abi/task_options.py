@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from abi.amounts import units
 from abi.errors import Refused
 
 if TYPE_CHECKING:
     from abi.wire.schema import Options
 
 PRIORITIES: Final = ("low", "normal", "high", "critical")
-AMOUNT_MAX: Final = 1e14
-"""Of any resource: in ten-thousandths it still fits the 64 bits of the wire."""
 NOT_YET: Final = {
     "durable": "a task that outlives its program",
     "node": "choosing the host",
@@ -68,19 +67,6 @@ def encode(options: Mapping[str, Any], default_name: str) -> Options:
         returns=options.get("num_returns", 1),
         max_calls=(1 if gpus else 0) if max_calls is None else max_calls,
     )
-
-
-def units(name: str, amount: float) -> int:
-    """Ten-thousandths. Raises ValueError for a negative amount and for a finer step."""
-    if not 0 <= amount < AMOUNT_MAX:  # nor is it so of a NaN
-        raise ValueError(f"{name} must be from 0 to {AMOUNT_MAX:.0e}, and is {amount}")
-    from abi.wire.schema import UNITS  # here: declaring a function shall not load what only calls need
-
-    scaled = amount * UNITS
-    whole = round(scaled)
-    if abs(scaled - whole) > 1e-6 * max(1.0, scaled):
-        raise ValueError(f"{name}={amount} is finer than resources are counted: in steps of 0.0001")
-    return whole
 
 
 def _pickled(types: tuple[type[BaseException], ...]) -> bytes:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from abi import ids
+from abi.amounts import units
 from abi.errors import AbiError, ProtocolError, UsageError
 from abi.wire.frames import JSON, Frame
-from abi.wire.schema import UNITS, Command, Kind, Options
+from abi.wire.schema import Command, Kind, Options
 from abid.channel import Channel
 from abid.watches import STREAMS, LogWatch, WaitWatch, Watch
 
@@ -32,8 +33,6 @@ REQUESTS_UNANSWERED_BYTES_MAX = 4 * 1024 * 1024
 """Answers that wait for a client that does not read; until it has, no more of its requests are taken."""
 JOBS_LISTED_MAX = 10_000
 """More than anybody reads, and some megabytes of JSON."""
-AMOUNT_MAX = 1e14
-"""Of any resource: in ten-thousandths it still fits the 64 bits of the wire."""
 PRIORITIES = {"low": 0, "normal": 1, "high": 2, "critical": 3}
 Words = dict[str, Any]
 
@@ -198,15 +197,12 @@ def _submit(node: Node, words: Words, answer: Answer) -> None:
     answer.result({"id": ids.to_text(job.identity), "short": ids.short(job.identity)})
 
 
-def _units(name: str, value: float) -> int:
-    """Ten-thousandths, as the library counts them."""
-    if not 0 <= value < AMOUNT_MAX:
-        raise UsageError(f"{name} must be from 0 to {AMOUNT_MAX:g}, and is {value:g}")
-    scaled = value * UNITS
-    whole = round(scaled)
-    if abs(scaled - whole) > 1e-6 * max(1.0, scaled):
-        raise UsageError(f"{name}={value:g} is finer than resources are counted: in steps of 0.0001")
-    return whole
+def _units(name: str, amount: float) -> int:
+    """``abi.amounts.units``, for whoever asked through this socket. Raises UsageError."""
+    try:
+        return units(name, amount)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _logs(node: Node, words: Words, answer: Answer) -> None:

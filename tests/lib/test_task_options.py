@@ -8,7 +8,8 @@ import pytest
 
 import abi
 from abi import errors
-from abi.task_options import check, encode, units
+from abi.amounts import units
+from abi.task_options import check, encode
 
 
 @pytest.mark.parametrize(
