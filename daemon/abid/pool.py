@@ -199,7 +199,9 @@ class Pool:
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
             text = f"its worker ended with exit code {code}"
-            if code == exits.CUT_OFF:
+            if code == exits.CUT_OFF and process.killed_because:  # it saw its connection end before the signal came
+                text += f" ({process.killed_because})"
+            elif code == exits.CUT_OFF:
                 text += ", as it does when a task closed the connection to its daemon"
             return Death(text=text, exit_code=code, stderr=stderr, started=started)
         name = signal_name(os.WTERMSIG(status))
