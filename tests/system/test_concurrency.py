@@ -475,9 +475,19 @@ def test_what_was_sent_before_sleeping_runs_and_prints(shared: Daemon) -> None:
 @abi.remote
 def talk(n):
     print("word", n)
+heard = []
+class Ear:
+    def write(self, text):
+        heard.append(text)
+        return sys.__stdout__.write(text)
+    def flush(self):
+        sys.__stdout__.flush()
+sys.stdout = Ear()
 for n in range(3):
     talk.remote(n)
-time.sleep(0.5)
+ends = time.monotonic() + 20
+while "".join(heard).count("\\n") < 3 and time.monotonic() < ends:
+    time.sleep(0.01)
 """
     )
     lines = output_of(shared, script).splitlines()
