@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from abi.errors import ProtocolError
+from abi.spin import Spin
 from abi.transport import recv_with_fds, send_with_fds
 from abi.wire.frames import DESCRIPTORS_MAX, FRAME_BYTES_MAX, HEADER, Frame, FrameReader
 
@@ -74,6 +75,10 @@ class Channel:
     def set_limit(self, limit: int) -> None:
         """The largest frame from now on: strangers may send less than those who have said who they are."""
         self._reader.limit = limit
+
+    def spin(self, longest_ns: int) -> Spin:
+        """Looks for what the peer says next; for as long as the channel is open."""
+        return Spin(self._sock, longest_ns)
 
     def pause_reading(self) -> None:
         """Leave what comes in the kernel's buffer: the peer blocks when it is full."""

@@ -105,6 +105,8 @@ class Node:
         self._timer_at = 0
         self._progress: asyncio.TimerHandle | None = None
         self._progress_at = 0
+        self._answered: ProgramSession | None = None
+        """To whom a single answer went in this settling."""
         self._to_pump: set[ProgramSession] = set()
         self._noted: set[int] = set()
         self._performers: dict[type, Callable[[Any], None]] = {
@@ -173,6 +175,9 @@ class Node:
         self._set_timers()
         if self.on_settled is not None:
             self.on_settled()
+        answered, self._answered = self._answered, None
+        if answered is not None and core.board.assigned == 0:
+            answered.look_for_more()
 
     def _give_up(self, effect: Effect) -> None:
         """Calls that never reached their worker would wait there for ever. Its death gives them back, and counts: a
@@ -254,6 +259,8 @@ class Node:
         port = self._port(effect.session, effect.submitter)
         if port is not None:
             port.deliver(effect.records)
+            if effect.submitter == ROOT and len(effect.records) == 1:
+                self._answered = self.sessions[effect.session.number]
 
     def _port(self, session: Session, submitter: int) -> Submitter | None:
         if submitter == ROOT:

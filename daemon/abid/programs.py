@@ -11,9 +11,11 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from abi.errors import Denied, ProtocolError
+from abi.spin import Spin
 from abi.wire.codec import encode_items
 from abi.wire.frames import Frame
 from abi.wire.schema import ROOT, Kind, Output, Program
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from abid.node import Node
 
 log = logging.getLogger(__name__)
+
+LOOK_NS = 400_000
+"""A caller whose next word takes longer is slept for: meanwhile nobody else is heard."""
 
 OUTPUT_QUEUED_BYTES_MAX = 1024 * 1024
 """Output that waits for a program before its tasks' prints block. Tasks that end bring what lay in their pipes."""
@@ -45,6 +50,8 @@ class ProgramSession:
         self.token = secrets.token_hex(16)
         self.port = Submitter(node, core, ROOT)
         self.output_queued_bytes = 0
+        self._spin: Spin
+        self._answered_ns = 0
         self._unnoted: list[Callable[[], None]] = []
         self._grace: asyncio.TimerHandle | None = None
         self._ended = False
@@ -62,11 +69,26 @@ class ProgramSession:
         old, self.port.channel = self.port.channel, channel
         if old is not None:
             old.close("")
+        self._spin = channel.spin(LOOK_NS)
+        self._answered_ns = 0
         channel.on_frame = self.on_frame
         channel.on_drained = self._on_drained
         channel.after_read = self.node.after_read
 
+    def look_for_more(self) -> None:
+        """The one answer that it waited for is sent, and nothing else runs: a caller of one task after the other has
+        its next word close. See that this processor does not halt meanwhile."""
+        if self.port.channel is None:
+            return
+        if self._spin.is_worth_it:
+            self._spin.look()
+        else:
+            self._answered_ns = monotonic_ns()
+
     def on_frame(self, frame: Frame, fds: list[int]) -> None:
+        if self._answered_ns:
+            self._spin.slept(monotonic_ns() - self._answered_ns)
+            self._answered_ns = 0
         if frame.kind == Kind.BYE:
             self.end("the program said goodbye")
             return
