@@ -198,7 +198,7 @@ def test_our_commands_are_found_and_the_environment_is_cleared() -> None:
 
 
 def test_stolen_time_is_a_part_of_all_time() -> None:
-    stolen, passed = procs.stolen_ticks()
+    stolen, passed = procs._stolen_ticks()
     assert 0 <= stolen < passed
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     assert passed * procs.TICK_NS / 1e9 >= 0.5 * uptime, "of every processor"

@@ -11,7 +11,7 @@ from abi_cli.bench.child import Reading
 from abi_cli.bench.claims import Line, Metric, Setup, gate_least, gate_most, target_least
 from abi_cli.bench.contenders import PEERS, Runtime
 from abi_cli.bench.peers import Contender
-from abi_cli.bench.rounds import Readings, gather, rotated, schedule
+from abi_cli.bench.rounds import Gathered, Readings, gather, rotated
 
 
 def nothing(runtime: Runtime, setup: Setup) -> dict[str, float]:
@@ -23,6 +23,10 @@ CALL = Metric("call_us", "sync call", "µs", "less", (gate_most(1.5, "ppe"), tar
 LINE = Line("both", nothing, (RATE, CALL), peers=("ppe", "ray"))
 
 
+def conclude(readings: Readings) -> summary.Result:
+    return summary.conclude(LINE, Gathered(readings, len(readings["abi"]), 0.0))
+
+
 def readings() -> Readings:
     return {
         "abi": [Reading({"rate": 100.0, "call_us": 120.0}), Reading({"rate": 50.0, "call_us": 300.0})],
@@ -32,7 +36,7 @@ def readings() -> Readings:
 
 
 def test_ratios_and_verdicts() -> None:
-    rate, call = summary.conclude(LINE, readings()).rows
+    rate, call = conclude(readings()).rows
     assert [verdict.value for verdict in rate.verdicts] == [10.0, 10.0]
     assert [verdict.holds for verdict in rate.verdicts] == [True, False]
     # `most` is ours over theirs, `least` theirs over ours: five times faster than Ray.
@@ -42,27 +46,27 @@ def test_ratios_and_verdicts() -> None:
 
 
 def test_a_round_that_failed_is_told_and_does_not_count() -> None:
-    result = summary.conclude(LINE, readings())
+    result = conclude(readings())
     assert result.rows[0].figures["ray"].rounds == (1.0, None)
     assert result.problems == ("ray, round 2: it hung", "ray, round 2: had to be killed afterwards: raylet")
 
 
 def test_a_peer_that_is_missing_decides_nothing() -> None:
     alone = {"abi": readings()["abi"]}
-    verdicts = [verdict.holds for row in summary.conclude(LINE, alone).rows for verdict in row.verdicts]
+    verdicts = [verdict.holds for row in conclude(alone).rows for verdict in row.verdicts]
     assert verdicts == [None, None, None, None, True]
 
 
 def test_our_own_failure_breaks_every_claim() -> None:
     failed = {**readings(), "abi": [Reading(problem="no"), Reading(problem="no")]}
-    result = summary.conclude(LINE, failed)
+    result = conclude(failed)
     assert summary.count([result], "gate") == {"hold": 0, "do_not": 3, "not_measured": 0}
     assert "failed" in table.Table(["ppe", "ray"]).lines(result)[0]
 
 
 def test_the_table_names_everything() -> None:
     shown = table.Table(["ppe", "ray"])
-    head, rows = shown.head(), shown.lines(summary.conclude(LINE, readings()))
+    head, rows = shown.head(), shown.lines(conclude(readings()))
     assert "ABI (P99)" in head
     assert "RAY ×" in head
     assert rows[0].split() == ["both", "no-ops", "75/s", "(50)", "7.50/s", "10×", "1/s", "100×", "gate", "≥", "8×",
@@ -73,7 +77,7 @@ def test_the_table_names_everything() -> None:
 
 
 def test_the_object_is_json_and_complete() -> None:
-    told = json.loads(json.dumps(summary.as_object(summary.conclude(LINE, readings()))))
+    told = json.loads(json.dumps(summary.as_object(conclude(readings()))))
     assert told["line"] == "both"
     assert [claim["holds"] for claim in told["metrics"][0]["claims"]] == [True, False]
     assert told["metrics"][1]["figures"]["ray"] == {
@@ -97,8 +101,6 @@ def test_numbers_are_short(value: float, unit: str, told: str) -> None:
 def test_every_contender_is_first_once() -> None:
     assert [rotated("abc", by) for by in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
     assert rotated([], 3) == []
-    names = [contender.name for _, contender in schedule([Contender(name, "") for name in "ab"], 3)]
-    assert names == ["a", "b", "b", "a", "a", "b"]
 
 
 def test_gather_leaves_out_who_cannot_take_part() -> None:
@@ -112,7 +114,31 @@ def test_gather_leaves_out_who_cannot_take_part() -> None:
         lambda _, who: told.append(who.name),
     )
     assert told == ["abi", "ppe", "ppe", "abi"]
-    assert {name: len(each) for name, each in found.items()} == {"abi": 2, "ppe": 2}
+    assert {name: len(each) for name, each in found.readings.items()} == {"abi": 2, "ppe": 2}
+
+
+@pytest.mark.parametrize(
+    ("stolen", "kept", "share", "note"),
+    [
+        ([0.01, 0.02, 0.3], [1, 2], 0.015, None),
+        ([0.1, 0.0, 0.01, 0.3], [2, 3], 0.005, "the calmest 2 of 3 rounds"),
+        ([0.1, 0.3, 0.2, 0.4, 0.0], [1, 3], 0.15,
+         "the calmest 2 of 4 rounds, in which the host still gave 15.0% of the processors to others"),
+    ],
+)  # fmt: skip
+def test_rounds_that_the_host_disturbed_are_made_up_for(
+    stolen: list[float], kept: list[int], share: float, note: str | None
+) -> None:
+    said = iter([0.9, *stolen])  # what was before the first round is no round's
+    number = iter(range(1, 9))
+
+    def measure(line: Line, contender: Contender) -> Reading:
+        return Reading({"rate": float(next(number)), "call_us": 1.0})
+
+    found = gather(LINE, [Contender("abi", "")], 2, measure, lambda *_: None, lambda: next(said))
+    assert [each.metrics["rate"] for each in found.readings["abi"]] == kept
+    assert found.stolen == pytest.approx(share)
+    assert summary.conclude(LINE, found).notes == (() if note is None else (note,))
 
 
 @pytest.mark.parametrize("name", lines.NAMES)

@@ -64,7 +64,7 @@ class Bench:
 
     def run(self) -> int:
         """All lines, one after the other."""
-        begin, ticks = time.monotonic(), procs.stolen_ticks()
+        begin, host = time.monotonic(), procs.Stolen()
         self._print(*self._introduction(), "", self._table.head())
         results = []
         for line in self._lines:
@@ -72,7 +72,7 @@ class Bench:
             self._print(*self._table.lines(results[-1]))
         gates, targets = summary.count(results, "gate"), summary.count(results, "target")
         wall = time.monotonic() - begin
-        stolen = _share(ticks, procs.stolen_ticks())
+        stolen = host.share()
         self._print("", *(f"{kind}: {_told(ends)}" for kind, ends in (("gates", gates), ("targets", targets))))
         self._print(f"{self._rounds} rounds in {wall:.0f} s")
         if stolen >= STOLEN_WORTH_TELLING:
@@ -83,14 +83,15 @@ class Bench:
 
     def _measure(self, line: Line) -> summary.Result:
         def about_to(number: int, contender: peers.Contender) -> None:
-            self._progress(f"{line.name}: round {number + 1} of {self._rounds}: {contender.name}")
+            again = "" if number < self._rounds else ", since the host was busy"
+            self._progress(f"{line.name}: round {number + 1} of {self._rounds}{again}: {contender.name}")
 
         def measure(one: Line, contender: peers.Contender) -> child.Reading:
             return child.measure(one, contender, self.cores)
 
-        readings = rounds.gather(line, self._contenders, self._rounds, measure, about_to)
+        gathered = rounds.gather(line, self._contenders, self._rounds, measure, about_to, procs.Stolen().share)
         self._progress("")
-        return summary.conclude(line, readings)
+        return summary.conclude(line, gathered)
 
     def _introduction(self) -> list[str]:
         host = f"{self.cores} cores, Python {platform.python_version()}, Linux {platform.release()}"
@@ -129,12 +130,6 @@ class Bench:
         """On a terminal, one line that is written over; "" takes it away."""
         if self._shows_progress:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    """Of the ticks between the two, what was stolen."""
-    passed = after[1] - before[1]
-    return (after[0] - before[0]) / passed if passed else 0.0
 
 
 def _load(name: str) -> Line:

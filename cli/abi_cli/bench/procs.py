@@ -35,7 +35,20 @@ def descendants(root: int) -> list[int]:
     return [pid for pid in found if pid not in dead]
 
 
-def stolen_ticks() -> tuple[int, int]:
+class Stolen:
+    """What the host of this virtual machine takes from it."""
+
+    def __init__(self) -> None:
+        self._before = _stolen_ticks()
+
+    def share(self) -> float:
+        """Of all processors' time since it was last asked, or made: the share that was wanted and went to others."""
+        before, self._before = self._before, _stolen_ticks()
+        passed = self._before[1] - before[1]
+        return (self._before[0] - before[0]) / passed if passed else 0.0
+
+
+def _stolen_ticks() -> tuple[int, int]:
     """(ticks that this virtual machine wanted and its host gave to others, all ticks), of all processors since boot."""
     with open("/proc/stat", encoding="ascii") as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]  # user … steal; guests' are in user's

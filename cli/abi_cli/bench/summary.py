@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from abi_cli.bench import stats
 from abi_cli.bench.claims import OURS, Claim, Line, Metric
-from abi_cli.bench.rounds import Readings
+from abi_cli.bench.rounds import CALM, Gathered, Readings
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class Result:
     line: Line
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def conclude(line: Line, readings: Readings) -> Result:
+def conclude(line: Line, gathered: Gathered) -> Result:
     """Everything that is to be said of one line."""
+    readings = gathered.readings
     rows = tuple(_row(metric, readings) for metric in line.metrics)
-    return Result(line, rows, tuple(_problems(readings)))
+    return Result(line, rows, tuple(_problems(readings)), tuple(_notes(gathered)))
 
 
 def _row(metric: Metric, readings: Readings) -> Row:
@@ -96,6 +98,16 @@ def _value_of(claim: Claim, metric: Metric, values: Mapping[str, list[float | No
     return stats.median_ratio(ours, theirs) if ours_on_top else stats.median_ratio(theirs, ours)
 
 
+def _notes(gathered: Gathered) -> list[str]:
+    kept = max(map(len, gathered.readings.values()))
+    if gathered.rounds == kept:
+        return []
+    note = f"the calmest {kept} of {gathered.rounds} rounds"
+    if gathered.stolen > CALM:
+        note += f", in which the host still gave {gathered.stolen:.1%} of the processors to others"
+    return [note]
+
+
 def _problems(readings: Readings) -> list[str]:
     found = []
     for name, each in readings.items():
@@ -133,4 +145,5 @@ def as_object(result: Result) -> dict[str, object]:
             for row in result.rows
         ],
         "problems": list(result.problems),
+        "notes": list(result.notes),
     }

@@ -28,6 +28,7 @@ class Table:
         lines = []
         for number, row in enumerate(result.rows):
             lines += self._row(result.line.name if number == 0 else "", row)
+        lines += [f"  ({note})" for note in result.notes]
         lines += [f"  ! {problem}" for problem in result.problems]
         return lines
 
