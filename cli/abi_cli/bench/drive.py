@@ -80,17 +80,15 @@ def _end_servants() -> None:
 
 
 def _end_on_sigterm() -> None:
-    owner = os.getpid()
-
     def handler(number: int, frame: object) -> None:
-        # Forked children of pools inherit this; they have nothing to clear away.
-        if os.getpid() != owner:
-            os._exit(128 + number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         procs.end_descendants(0.0)
         os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, handler)
+    # Pools end the children they forked with SIGTERM. A handler in Python would be too late for one that is just about
+    # to wait for a semaphore: it would wait for ever, and the pool for it.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 if __name__ == "__main__":
