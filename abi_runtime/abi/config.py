@@ -15,7 +15,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -28,9 +28,13 @@ SYSTEM_FILE = "/etc/abi/abid.toml"
 _KINDS = {
     "integer": "an integer",
     "number": "a number",
+    "boolean": "true or false",
     "text": "a text",
     "table": "a table of name = number",
+    "texts": "a list of texts",
 }
+# What an environment variable may say, since a shell knows no type.
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _RESOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 Report = Callable[[ConfigError], None]
 """What becomes of a mistake: it is raised, or noted so that the next one is found too."""
@@ -54,14 +58,14 @@ class Config:
     def integer(self, key: str) -> int:
         """The value of an integer option. Raises KeyError and TypeError for a wrong key."""
         value = self.settings[key].value
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{key} is no integer option")
         return value
 
     def number(self, key: str) -> float:
         """The value of an integer or number option."""
         value = self.settings[key].value
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError(f"{key} is no number option")
         return float(value)
 
@@ -70,6 +74,20 @@ class Config:
         value = self.settings[key].value
         if not isinstance(value, str):
             raise TypeError(f"{key} is no text option")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        """The value of a boolean option."""
+        value = self.settings[key].value
+        if not isinstance(value, bool):
+            raise TypeError(f"{key} is no boolean option")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The values of an option that is a list of texts."""
+        value = self.settings[key].value
+        if not isinstance(value, tuple):
+            raise TypeError(f"{key} is no option that is a list")
         return value
 
     def table(self, key: str) -> dict[str, float]:
@@ -169,8 +187,12 @@ def checked(option: Option, value: object, where: str) -> Value:
             found = value
         case "number" if isinstance(value, int | float) and not isinstance(value, bool):
             found = float(value)
+        case "boolean" if isinstance(value, bool):
+            return value
         case "text" if isinstance(value, str):
             found = value
+        case "texts" if isinstance(value, list | tuple):
+            return _checked_texts(option, cast(Sequence[object], value), where)
         case "table" if isinstance(value, Mapping):
             return _checked_table(option, cast(Mapping[object, object], value), where)
         case _:
@@ -180,6 +202,8 @@ def checked(option: Option, value: object, where: str) -> Value:
             )
     if isinstance(found, str):
         _check_choice(option, found, where)
+        if found != option.default:
+            _check_form(option, found, where)
     else:
         _check_bounds(option, option.key, found, where)
     return found
@@ -196,6 +220,20 @@ def _checked_table(option: Option, value: Mapping[object, object], where: str) -
         _check_bounds(option, key, amount, where)
         table[name] = float(amount)
     return table
+
+
+def _checked_texts(option: Option, values: Sequence[object], where: str) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: each of {option.key} must be a text, not {value!r}")
+        _check_form(option, value, where)
+    return tuple(cast(Sequence[str], values))
+
+
+def _check_form(option: Option, value: str, where: str) -> None:
+    wrong = option.complaint(value) if option.complaint is not None else ""
+    if wrong:
+        raise ConfigError(f"{where}: {option.key} cannot be {value!r}: {wrong}", hint=option.sentence)
 
 
 def _check_choice(option: Option, value: str, where: str) -> None:
@@ -258,11 +296,13 @@ def _from_file(name: str, report: Report) -> dict[str, Setting]:
 
 
 def _take(found: dict[str, Setting], option: Option, value: object, where: str, report: Report) -> None:
-    """Check a value and note it among those that were `found`. Of a table each entry is checked, and may be wrong, by
-    itself."""
+    """Check a value and note it among those that were `found`. Of a table or a list each entry is checked, and may be
+    wrong, by itself."""
     parts: list[object] = [value]
     if option.kind == "table" and isinstance(value, Mapping) and value:
         parts = [{name: amount} for name, amount in cast(Mapping[object, object], value).items()]
+    elif option.kind == "texts" and isinstance(value, list) and value:
+        parts = [[text] for text in cast(list[object], value)]
     right = True
     for part in parts:
         try:
@@ -309,6 +349,10 @@ def _parsed(option: Option, text: str) -> object:
                 return int(text)
             case "number":
                 return float(text)
+            case "boolean":
+                return _TRUTHS.get(text.strip().lower(), text)
+            case "texts":
+                return [part.strip() for part in text.split(",") if part.strip()]
             case "table":
                 pairs = (part.partition("=") for part in text.split(",") if part.strip())
                 return {name.strip(): float(amount) for name, _, amount in pairs}

@@ -124,6 +124,76 @@ class SessionLost(AbiError):
     code = "session_lost"
 
 
+class NetworkDisabled(AbiError):
+    """The network is switched off (`[network] enabled = false`, or discovery alone), and what was asked needs it.
+    Switch it on in the daemon's configuration and restart it, or stay on this host."""
+
+    code = "network_disabled"
+
+
+class NodeUnreachable(AbiError, ConnectionError):
+    """A node could not be dialled within `connection_timeout_ms`, is known to be dead, or its circuit breaker is open.
+    Nothing was started there: send the work to another node, or let the daemon choose one."""
+
+    code = "node_unreachable"
+
+
+class Timeout(AbiError, TimeoutError):
+    """A node took a request and did not answer within `request_timeout_ms`. It may have acted on it: ask again only
+    what may be done twice."""
+
+    code = "request_timed_out"
+
+
+class CircuitOpen(AbiError):
+    """A circuit breaker refused a call at once, since those before it failed. Nothing was called: try again after
+    `retry_after_ms` milliseconds, when it lets probes through."""
+
+    code = "circuit_open"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        hint: str = "",
+        retry_after_ms: int = 0,
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.retry_after_ms = retry_after_ms
+
+
+class PayloadError(AbiError, ValueError):
+    """Bytes that were to be a serialized task (`abi.network.serialize_task`) are none that can be read here."""
+
+    code = "payload"
+
+
+class PayloadCorrupt(PayloadError):
+    """The bytes never were a serialized task, or were changed since. Serialize it again at its source."""
+
+    code = "payload_corrupt"
+
+
+class PayloadTruncated(PayloadError):
+    """The bytes end before the task does. Receive all of them before they are read."""
+
+    code = "payload_truncated"
+
+
+class PayloadTooLarge(PayloadError):
+    """The task is larger than a serialized one may be, or claims to be. Move its data by file or `abi.put`, and
+    serialize where it is found."""
+
+    code = "payload_too_large"
+
+
+class PayloadTooNew(PayloadError):
+    """The task was serialized by a later version of abi in a form that this one cannot read. Upgrade this side."""
+
+    code = "payload_too_new"
+
+
 class GetTimeoutError(AbiError, TimeoutError):
     """`get(timeout=)` or `wait` gave up waiting. The task itself goes on; call again."""
 
@@ -206,7 +276,7 @@ _BY_CODE: dict[str, type[AbiError]] = {
     kind.code: kind
     for kind in (
         ConfigError, UsageError, ProtocolError, VersionMismatch, Denied, Busy, NotFound,
-        Ambiguous, Refused, GetTimeoutError,
+        Ambiguous, Refused, GetTimeoutError, NetworkDisabled, NodeUnreachable, Timeout,
     )
 }  # fmt: skip
 

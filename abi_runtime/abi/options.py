@@ -8,12 +8,14 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Value = int | float | str | Mapping[str, float]
-Kind = Literal["integer", "number", "text", "table"]
+from abi import addresses
+
+Value = int | float | str | Mapping[str, float] | tuple[str, ...]
+Kind = Literal["integer", "number", "boolean", "text", "table", "texts"]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 DAY_MS = 24 * 3600 * 1000
@@ -21,7 +23,8 @@ DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row: `minimum` and `maximum` bound numbers, `choices` a text."""
+    """One row: `minimum` and `maximum` bound numbers, `choices` a text; `complaint` says what is wrong with a text, or
+    with each of several ("" for nothing)."""
 
     key: str  # section.name
     kind: Kind
@@ -32,6 +35,7 @@ class Option:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     reloadable: bool = True  # takes effect on SIGHUP, not only at start
+    complaint: Callable[[str], str] | None = None
 
     @property
     def section(self) -> str:
@@ -142,6 +146,68 @@ OPTIONS: tuple[Option, ...] = (
         "Output kept of one job; what it writes beyond that is counted and dropped.",
         4 * KIB, 1 << 50,
     ),
+    Option(
+        "network.enabled", "boolean", True, "",
+        "Whether this host may join a cluster; if not, no port is opened, whatever else is set here.",
+        reloadable=False,
+    ),
+    Option(
+        "network.port", "integer", 8081, "",
+        "Where peers connect. Left at its default and taken, the next free one is used; 0 means any free one.",
+        0, addresses.PORT_MAX, reloadable=False,
+    ),
+    Option(
+        "network.bind", "text", "", "",
+        "The address to listen on; empty means those of all interfaces that peers may use.",
+        reloadable=False, complaint=addresses.wrong_ip,
+    ),
+    Option(
+        "network.address", "text", "", "",
+        "What peers are told to dial, as HOST or HOST:PORT; empty means the addresses of the interfaces, in turn.",
+        reloadable=False, complaint=addresses.wrong_host,
+    ),
+    Option(
+        "network.discovery_enabled", "boolean", True, "",
+        "Whether peers are looked for on the local network; if not, not one packet is sent.",
+        reloadable=False,
+    ),
+    _duration(
+        "network.broadcast_interval_ms", 5_000,
+        "From one beacon on the local network to the next.", 100,
+    ),
+    Option(
+        "network.seeds", "texts", (), "",
+        "Peers to dial, as HOST or HOST:PORT; all addresses of a DNS name are tried.",
+        complaint=addresses.wrong_host,
+    ),
+    Option(
+        "network.subnets", "texts", (), "",
+        "Networks whose addresses are dialled one after the other, such as 10.0.3.0/24, where no broadcast reaches.",
+        complaint=addresses.wrong_subnet,
+    ),
+    Option(
+        "network.exec_hook", "text", "", "",
+        "A program, by its whole path and with its arguments, that prints peers, one HOST or HOST:PORT a line.",
+        complaint=addresses.wrong_command,
+    ),
+    _duration(
+        "network.connection_timeout_ms", 10_000,
+        "How long dialling a peer and greeting it may take together.", 10,
+    ),
+    _duration(
+        "network.request_timeout_ms", 30_000,
+        "How long a peer may take to answer one request; not how long a task may run.", 10,
+    ),
+    Option(
+        "network.max_retries", "integer", 3, "retries",
+        "How often a request that may be repeated is sent again after it was lost; a task's own retries are apart.",
+        0, 100,
+    ),
+    Option(
+        "network.metrics_port", "integer", 0, "",
+        "Metrics for Prometheus at http://127.0.0.1:PORT/metrics; 0 means only on metrics.sock beside the socket.",
+        0, addresses.PORT_MAX, reloadable=False,
+    ),
 )  # fmt: skip
 
 BY_KEY: Mapping[str, Option] = {option.key: option for option in OPTIONS}
@@ -154,6 +220,7 @@ def as_toml() -> str:
         "# Every option of abid, at its default: take the # away from what you change.",
         "# Times are in milliseconds, sizes in bytes. A flag wins over ABI_<SECTION>_<NAME> in",
         "# the environment, that over abid.d/*.toml beside this file, and those over this file.",
+        "# In the environment a list is written with commas: ABI_NETWORK_SEEDS=host1,host2:9000.",
         "# `abi config show` tells each value and where it came from, `abi config check` finds",
         "# mistakes. Options marked (restart) are read only when the daemon starts.",
     ]
@@ -181,6 +248,10 @@ def _as_toml(option: Option) -> list[str]:
 
 def spelled(value: Value) -> str:
     """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(spelled(each) for each in value)}]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, Mapping):

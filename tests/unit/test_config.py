@@ -115,6 +115,28 @@ def test_resources_from_file_environment_and_flag(file: Path) -> None:
     assert load(file, ABI_WORKERS_RESOURCES="").table("workers.resources") == {}
 
 
+def test_booleans_and_lists_from_file_environment_and_flag(file: Path) -> None:
+    file.write_text("[network]\nenabled = false\nseeds = ['a', 'b:9000', '[fe80::1]:80']\n")
+    loaded = load(file)
+    assert (loaded.boolean("network.enabled"), loaded.texts("network.seeds")) == (
+        False,
+        ("a", "b:9000", "[fe80::1]:80"),
+    )
+    for text, value in (("true", True), ("Yes", True), ("on", True), ("1", True), ("no", False), ("OFF", False)):
+        assert load(file, ABI_NETWORK_ENABLED=text).boolean("network.enabled") is value
+    assert load(file, ABI_NETWORK_SEEDS=" c , d:1,").texts("network.seeds") == ("c", "d:1")
+    assert load(file, ABI_NETWORK_SEEDS="").texts("network.seeds") == ()
+    flagged = config.load(str(file), {"network.seeds": ["e"], "network.enabled": True}, {})
+    assert (flagged.texts("network.seeds"), flagged.boolean("network.enabled")) == (("e",), True)
+    assert load(file).changes(flagged) == ["network.enabled", "network.seeds"]
+
+
+def test_a_value_as_toml_writes_it() -> None:
+    for value in (True, False, (), ("a", 'b"\\'), 3, 0.5, "x"):
+        text = f"value = {options.spelled(value)}"
+        assert tomllib.loads(text)["value"] == (list(value) if isinstance(value, tuple) else value)
+
+
 def test_wrong_keys_name_themselves_their_line_and_the_nearest_right_one(file: Path) -> None:
     said = complaint(file, "[daemon]\n\n# why\ndrain_timeout = 1\n")
     assert f"{file}:4" in said
@@ -142,6 +164,17 @@ def test_wrong_keys_name_themselves_their_line_and_the_nearest_right_one(file: P
         ("daemon = 3", ":1: daemon must be a table"),
         ("[daemon\n", "is no TOML"),
         ("[[daemon]]\nlog_level = 'info'", "daemon must be a table"),
+        ("[network]\nenabled = 1", ":2: network.enabled must be true or false, not 1"),
+        ("[network]\nenabled = 'yes'", "must be true or false, not 'yes'"),
+        ("[network]\nport = true", "network.port must be an integer, not True"),
+        ("[network]\nport = 65536", "network.port is 65536, the most is 65535"),
+        ("[network]\nseeds = 'a'", "network.seeds must be a list of texts, not 'a'"),
+        ("[network]\nseeds = [1]", "each of network.seeds must be a text, not 1"),
+        ("[network]\nseeds = ['']", "network.seeds cannot be '': '' is no host's name"),
+        ("[network]\nseeds = ['a:b']", "'b' is no port: 1 to 65535 are"),
+        ("[network]\nsubnets = ['10.0.3.7/24']", "cannot be '10.0.3.7/24': it is an address inside of 10.0.3.0/24"),
+        ("[network]\nbind = 'eth0'", "network.bind cannot be 'eth0': 'eth0' is no IP address"),
+        ("[network]\nexec_hook = 'hosts.sh'", "its program must be named by its whole path"),
     ],
 )
 def test_wrong_values(file: Path, text: str, said: str) -> None:
@@ -152,11 +185,13 @@ def test_all_mistakes_at_once(file: Path) -> None:
     file.write_text("[daemon]\nlog_level = 'loud'\ndrain = 1\n[jbos]\n[jobs]\nkeep_max = 3\n")
     (file.parent / "abid.d" / "a.toml").write_text("[workers.resources]\nright = 1\nwrong = -1\n'a b' = 1\n")
     (file.parent / "abid.d" / "b.toml").write_text("[queue\n")
+    (file.parent / "abid.d" / "c.toml").write_text("[network]\nseeds = ['a b', 'right', 'c:0']\n")
     loaded, mistakes = config.load_all(str(file), {"ABI_JOBS_KEEPP": "1", "ABI_WORKERS_CPUS": "many"})
     said = [mistake.message for mistake in mistakes]
     wanted = [
         "daemon.log_level cannot be 'loud'", "'daemon.drain'", "'jbos'", "resources.wrong is -1", "a b is no name",
-        "b.toml is no TOML", "'ABI_JOBS_KEEPP'", "workers.cpus must be a number",
+        "b.toml is no TOML", "seeds cannot be 'a b'", "seeds cannot be 'c:0'", "'ABI_JOBS_KEEPP'",
+        "workers.cpus must be a number",
     ]  # fmt: skip
     assert len(said) == len(wanted)
     assert all(words in line for words, line in zip(wanted, said, strict=True)), said
@@ -197,9 +232,12 @@ def test_reading_an_option_as_what_it_is_not(file: Path) -> None:
     loaded = load(file)
     assert loaded.number(DRAIN) == 30_000.0
     assert loaded.text("daemon.log_level") == "info"
-    for read in (loaded.text, loaded.table):
+    for read in (loaded.text, loaded.table, loaded.boolean, loaded.texts):
         with pytest.raises(TypeError):
             read(DRAIN)
+    for read_number in (loaded.integer, loaded.number):
+        with pytest.raises(TypeError):
+            read_number("network.enabled")  # though Python takes a truth for a number
     with pytest.raises(TypeError):
         loaded.integer("daemon.log_level")
     with pytest.raises(KeyError):
