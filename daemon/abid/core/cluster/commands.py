@@ -1,0 +1,92 @@
+"""What can be asked of a cluster, as it stands in the log: tagged structs, for ever readable.
+
+Every member applies the same commands in the same order and must come to the same facts, whatever its clock says and
+whichever release it runs. So a command carries the time of who proposed it (``at_ms``, since the epoch), its meaning
+never changes, and a new meaning is a new command.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+    """``origin`` and ``serial`` name the request: one that is proposed twice, since the first answer was lost, has its
+    effect once (thesis, 6.3). An origin counts its requests upwards and has one under way at a time."""
+
+    origin: int
+    serial: int
+    at_ms: int
+
+
+class Found(Command, frozen=True, tag="found"):
+    """The first command of every cluster, and of every incarnation of it."""
+
+    cluster: str
+    incarnation: int
+    number: int
+    node: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+class Admit(Command, frozen=True, tag="admit"):
+    """A host that showed a token joins. The result is its number."""
+
+    token: str
+    digest: bytes
+    """Of the secret that it said."""
+    node: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+class Readmit(Command, frozen=True, tag="readmit"):
+    """A member lost what it had stored, wholly or in part: its disk was restored. It must not vote again for what it
+    may have voted for, so it goes on under another number, as a learner. The result is that number."""
+
+    number: int
+    """Its number until now."""
+
+
+class Announce(Command, frozen=True, tag="announce"):
+    """A member's addresses or name are others."""
+
+    number: int
+    name: str
+    addresses: tuple[str, ...]
+
+
+class Remove(Command, frozen=True, tag="remove"):
+    """A member leaves or is sent away; one that is sent away is refused from then on."""
+
+    number: int
+    revoke: bool
+
+
+class CreateToken(Command, frozen=True, tag="create-token"):
+    token: str
+    digest: bytes
+    uses: int
+    ends_ms: int
+
+
+class DropToken(Command, frozen=True, tag="drop-token"):
+    token: str
+
+
+class ClaimName(Command, frozen=True, tag="claim-name"):
+    name: str
+    owner: str
+
+
+class ReleaseName(Command, frozen=True, tag="release-name"):
+    name: str
+    owner: str
+
+
+AnyCommand = Found | Admit | Readmit | Announce | Remove | CreateToken | DropToken | ClaimName | ReleaseName
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(AnyCommand).decode
+"""Raises msgspec.DecodeError, for example for a command that a newer release knows."""

@@ -1,0 +1,232 @@
+"""The facts that a cluster agrees on: what is so when the log up to some index has been applied.
+
+``apply`` is a function of the facts and the command alone; the same log makes the same facts everywhere. A command that
+cannot be has no effect, and its result says why.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final
+
+import msgspec
+
+from abid.core.cluster import commands
+from abid.core.cluster.commands import AnyCommand
+
+TOKENS_MAX: Final = 1_000
+"""Tokens that are neither used up nor over: far more than anybody hands out, and bounded all the same."""
+NAMES_MAX: Final = 100_000
+NAME_CHARS_MAX: Final = 255
+MEMBERS_MAX: Final = 10_000
+"""Ten times the largest cluster that we think of."""
+
+
+class Member(msgspec.Struct):
+    """One host. ``number`` is Raft's, never used twice; ``node`` is the host's own and stays with it."""
+
+    number: int
+    node: str
+    name: str
+    addresses: tuple[str, ...]
+    joined_ms: int
+
+
+class Token(msgspec.Struct):
+    digest: bytes
+    uses: int
+    ends_ms: int
+
+
+class Name(msgspec.Struct):
+    """``epoch`` grows with every claim: who claimed earlier can be told apart from who claimed again."""
+
+    owner: str
+    epoch: int
+
+
+class Applied(msgspec.Struct):
+    """The last request of one origin, and what came of it."""
+
+    serial: int
+    result: Result
+
+
+class Result(msgspec.Struct):
+    """``refused`` is a code, "" when it was done; ``told`` says it in words; ``value`` depends on the command."""
+
+    refused: str = ""
+    told: str = ""
+    value: int | str | None = None
+
+
+class Facts(msgspec.Struct):
+    cluster: str = ""
+    incarnation: int = 0
+    next_number: int = 1
+    members: dict[int, Member] = {}
+    revoked: dict[str, int] = {}
+    """When each node was sent away, in ms since the epoch."""
+    tokens: dict[str, Token] = {}
+    names: dict[str, Name] = {}
+    next_epoch: int = 1
+    applied: dict[int, Applied] = {}
+
+    def apply(self, command: AnyCommand) -> Result:
+        """Its effect, once, and its result, as often as it comes."""
+        before = self.applied.get(command.origin)
+        if before is not None and command.serial <= before.serial:
+            if command.serial == before.serial:
+                return before.result
+            return Result("stale", "this request was overtaken by a later one of the same origin")
+        result = self._do(command)
+        self.applied[command.origin] = Applied(command.serial, result)
+        return result
+
+    def _do(self, command: AnyCommand) -> Result:
+        match command:
+            case commands.Found():
+                return self._found(command)
+            case commands.Admit():
+                return self._admit(command)
+            case commands.Readmit():
+                return self._readmit(command)
+            case commands.Announce():
+                return self._announce(command)
+            case commands.Remove():
+                return self._remove(command)
+            case commands.CreateToken():
+                return self._create_token(command)
+            case commands.DropToken():
+                return Result() if self.tokens.pop(command.token, None) else Result("unknown", "there is no such token")
+            case commands.ClaimName():
+                return self._claim(command)
+            case commands.ReleaseName():
+                return self._release(command)
+
+    # Members.
+
+    def _found(self, command: commands.Found) -> Result:
+        """Also the first word of a new incarnation: whoever has not been taken over into it is no member."""
+        if command.incarnation <= self.incarnation:
+            return Result("exists", f"the cluster has incarnation {self.incarnation} already")
+        self.cluster, self.incarnation = command.cluster, command.incarnation
+        self.members = {}
+        self.tokens = {}
+        self._add(command.number, command.node, command.name, command.addresses, command.at_ms)
+        return Result(value=command.number)
+
+    def _admit(self, command: commands.Admit) -> Result:
+        if command.node in self.revoked:
+            return Result("revoked", "this host was removed from the cluster; it may come back as a new one")
+        known = self.of_node(command.node)
+        token = self.tokens.get(command.token)
+        if token is None or not hmac.compare_digest(token.digest, command.digest):
+            return Result("wrong-token", "the cluster does not know this token, or it is used up")
+        if command.at_ms >= token.ends_ms:
+            del self.tokens[command.token]
+            return Result("expired-token", "this token has ended; `abi cluster token` makes another")
+        if len(self.members) >= MEMBERS_MAX:
+            return Result("full", f"a cluster has {MEMBERS_MAX} members at most")
+        token.uses -= 1
+        if token.uses == 0:
+            del self.tokens[command.token]
+        if known is not None:  # it was a member and has lost all that it knew, its certificate included
+            del self.members[known.number]
+        number = self.next_number
+        self._add(number, command.node, command.name, command.addresses, command.at_ms)
+        return Result(value=number)
+
+    def _readmit(self, command: commands.Readmit) -> Result:
+        member = self.members.pop(command.number, None)
+        if member is None:
+            return Result("unknown", f"there is no member {command.number}")
+        number = self.next_number
+        self._add(number, member.node, member.name, member.addresses, command.at_ms)
+        return Result(value=number)
+
+    def _add(self, number: int, node: str, name: str, addresses: tuple[str, ...], at_ms: int) -> None:
+        self.next_number = max(self.next_number, number + 1)
+        self.members[number] = Member(number, node, name, addresses, at_ms)
+
+    def _announce(self, command: commands.Announce) -> Result:
+        member = self.members.get(command.number)
+        if member is None:
+            return Result("unknown", f"there is no member {command.number}")
+        member.name, member.addresses = command.name, command.addresses
+        return Result()
+
+    def _remove(self, command: commands.Remove) -> Result:
+        member = self.members.get(command.number)
+        if member is None:
+            return Result("unknown", f"there is no member {command.number}")
+        if len(self.members) == 1:
+            return Result("last", "the last member cannot leave; `abi cluster leave` on it ends the cluster")
+        del self.members[command.number]
+        self.applied.pop(command.number, None)
+        if command.revoke:
+            self.revoked[member.node] = command.at_ms
+        return Result(value=member.node)
+
+    def of_node(self, node: str) -> Member | None:
+        return next((member for member in self.members.values() if member.node == node), None)
+
+    # Tokens.
+
+    def _create_token(self, command: commands.CreateToken) -> Result:
+        over = [name for name, token in self.tokens.items() if token.ends_ms <= command.at_ms]
+        for name in over:
+            del self.tokens[name]
+        if len(self.tokens) >= TOKENS_MAX:
+            return Result("full", f"there are {TOKENS_MAX} tokens that can be used; drop some or let them end")
+        if command.token in self.tokens:
+            return Result("exists", "there is a token of this name")
+        if command.uses < 1:
+            return Result("usage", "a token has at least one use")
+        self.tokens[command.token] = Token(command.digest, command.uses, command.ends_ms)
+        return Result()
+
+    # Names.
+
+    def _claim(self, command: commands.ClaimName) -> Result:
+        if not 0 < len(command.name) <= NAME_CHARS_MAX:
+            return Result("usage", f"a name has 1 to {NAME_CHARS_MAX} characters")
+        held = self.names.get(command.name)
+        if held is not None and held.owner != command.owner:
+            return Result("taken", f"{command.name!r} is held by {held.owner}", held.owner)
+        if held is None and len(self.names) >= NAMES_MAX:
+            return Result("full", f"there are {NAMES_MAX} names already")
+        if held is None:
+            self.names[command.name] = held = Name(command.owner, self.next_epoch)
+            self.next_epoch += 1
+        return Result(value=held.epoch)
+
+    def _release(self, command: commands.ReleaseName) -> Result:
+        held = self.names.get(command.name)
+        if held is None:
+            return Result("unknown", f"nobody holds {command.name!r}")
+        if held.owner != command.owner:
+            return Result("taken", f"{command.name!r} is held by {held.owner}", held.owner)
+        del self.names[command.name]
+        return Result()
+
+    # As a snapshot.
+
+    def encoded(self) -> bytes:
+        return _encode(self)
+
+    @staticmethod
+    def decoded(data: bytes) -> Facts:
+        """Raises msgspec.DecodeError. No bytes: nothing has been agreed on yet."""
+        return _decode(data) if data else Facts()
+
+    def shown(self) -> dict[str, Any]:
+        """For people and tests: without the secrets' digests."""
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        told["tokens"] = {name: {"uses": t.uses, "ends_ms": t.ends_ms} for name, t in self.tokens.items()}
+        del told["applied"]
+        return told
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Facts).decode

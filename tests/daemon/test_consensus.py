@@ -1,0 +1,227 @@
+"""Raft with real disks and a real clock, and messages that travel within one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from abi.errors import AbiError
+from abid.cluster import consensus
+from abid.cluster.consensus import Consensus, NotLeader
+from abid.core.cluster import commands
+from abid.core.cluster.facts import Facts, Result
+from abid.core.raft.configuration import Configuration
+from abid.core.raft.messages import Message, Snapshot
+from abid.raft_store import RaftStore
+
+T = TypeVar("T")
+WAIT_S = 20.0
+
+
+class Cluster:
+    """Members by number, as many as were founded together; ``cut`` are those whose messages get lost."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path, count: int) -> None:
+        self.loop, self.folder = loop, folder
+        self.members: dict[int, Consensus] = {}
+        self.stores: dict[int, RaftStore] = {}
+        self.cut: set[int] = set()
+        self.failures: list[tuple[int, Exception]] = []
+        self.serial = 0
+        self.changed = asyncio.Event()
+        begin = Snapshot(1, 1, Configuration(voters=frozenset(range(1, count + 1))), Facts(cluster="c").encoded())
+        for number in range(1, count + 1):
+            store = RaftStore(self.path(number))
+            store.load()
+            store.compact(begin, lambda error: None)
+            store.close()
+            self.start(number)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number}.sqlite"
+
+    def start(self, number: int) -> None:
+        store = self.stores[number] = RaftStore(self.path(number))
+        stored = store.load()
+        lots = random.Random(number).randint
+        member = Consensus(
+            self.loop, store, stored, number, lots, self.send, self.changed.set,
+            lambda error: self.failures.append((number, error)),
+        )  # fmt: skip
+        self.members[number] = member
+        member.start()
+
+    def stop(self, number: int) -> None:
+        self.members.pop(number).close()
+        self.stores.pop(number).close()
+
+    def send(self, message: Message) -> None:
+        if not {message.sender, message.receiver} & self.cut and message.receiver in self.members:
+            self.loop.call_soon(self._arrive, message)
+
+    def _arrive(self, message: Message) -> None:
+        if message.receiver in self.members:
+            self.members[message.receiver].on_message(message)
+
+    async def leader(self) -> Consensus:
+        def found() -> Consensus | None:
+            leaders = [m for n, m in self.members.items() if m.is_leader and n not in self.cut]
+            return leaders[0] if len(leaders) == 1 else None
+
+        return await self.eventually(found)
+
+    async def eventually(self, found: Callable[[], T | None]) -> T:
+        """Looked at whenever something has changed somewhere."""
+        async with asyncio.timeout(WAIT_S):
+            while (thing := found()) is None:
+                self.changed.clear()
+                await self.changed.wait()
+        return thing
+
+    async def claim(self, member: Consensus, name: str) -> Result:
+        self.serial += 1
+        command = commands.ClaimName(origin=99, serial=self.serial, at_ms=0, name=name, owner="me")
+        return await asked(self.loop, lambda told: member.propose(command, told))
+
+
+async def asked(loop: asyncio.AbstractEventLoop, ask: Callable[[consensus.Told], None]) -> Result:
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def told(result: Result | AbiError) -> None:
+        if isinstance(result, AbiError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    ask(told)
+    async with asyncio.timeout(WAIT_S):
+        return await future
+
+
+@contextlib.contextmanager
+def running(folder: Path, count: int) -> Iterator[tuple[Callable[[Awaitable[None]], None], Cluster]]:
+    loop = asyncio.new_event_loop()
+    cluster = Cluster(loop, folder, count)
+    try:
+        yield loop.run_until_complete, cluster
+    finally:
+        for number in list(cluster.members):
+            cluster.stop(number)
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def test_one_is_elected_and_what_it_is_told_holds_everywhere_and_after_a_restart(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        for number in range(10):
+            assert (await cluster.claim(leader, f"n{number}")).value == number + 1
+        follower = next(m for m in cluster.members.values() if not m.is_leader)
+        await cluster.eventually(lambda: True if len(follower.facts.names) == 10 else None)
+        with pytest.raises(NotLeader) as refused:
+            await cluster.claim(follower, "more")
+        assert refused.value.leader == leader.raft.number
+        before = {number: member.raft.hard_state for number, member in cluster.members.items()}
+        for number in before:
+            cluster.stop(number)
+        for number in before:
+            cluster.start(number)
+            started = cluster.members[number].raft.hard_state
+            assert (started.term, started.vote) == (before[number].term, before[number].vote)
+            assert len(cluster.members[number].facts.names) == 10, "what was committed was stored, and is applied"
+        again = await cluster.leader()
+        assert again.raft.term > before[1].term
+        assert (await cluster.claim(again, "n0")).value == 1
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_leader_without_a_majority_answers_nobody_and_another_takes_over(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        old = await cluster.leader()
+        await cluster.claim(old, "before")
+        cluster.cut.add(old.raft.number)
+        lost = asyncio.ensure_future(cluster.claim(old, "lost"))
+        read = asyncio.ensure_future(asked(cluster.loop, old.read))
+        new = await cluster.leader()
+        assert new.raft.term > old.raft.term
+        assert not (await cluster.claim(new, "after")).refused
+        cluster.cut.clear()
+        for answer in (lost, read):
+            with pytest.raises(AbiError):
+                await answer
+        await cluster.eventually(lambda: True if "after" in old.facts.names else None)
+        assert set(old.facts.names) == {"before", "after"}
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_read_sees_all_that_was_answered_before_it(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        for number in range(20):
+            await cluster.claim(leader, f"n{number}")
+            await asked(cluster.loop, leader.read)
+            assert len(leader.facts.names) == number + 1
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_long_log_becomes_a_snapshot_and_who_was_away_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "LOG_ENTRIES_MAX", 20)
+    monkeypatch.setattr(consensus, "LOG_ENTRIES_KEPT", 5)
+
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        away = next(number for number in cluster.members if number != leader.raft.number)
+        cluster.stop(away)
+        for number in range(60):
+            await cluster.claim(leader, f"n{number}")
+        assert leader.raft.log.begin > 30
+        cluster.start(away)
+        await cluster.eventually(lambda: True if len(cluster.members[away].facts.names) == 60 else None)
+        cluster.stop(away)
+        cluster.start(away)
+        assert len(cluster.members[away].facts.names) == 60
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_disk_that_fails_ends_the_member_before_it_promises_anything(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        number = leader.raft.number
+        await cluster.claim(leader, "before")
+        with sqlite3.connect(cluster.path(number)) as spoiler:
+            spoiler.execute("DROP TABLE entries")
+        with pytest.raises(AbiError):
+            await cluster.claim(leader, "lost")
+        assert [failed for failed, _ in cluster.failures] == [number]
+        cluster.cut.add(number)
+        assert "before" in (await cluster.leader()).facts.names
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_lone_member_agrees_with_itself(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        assert not (await cluster.claim(leader, "n")).refused
+        assert leader.raft.vote == leader.raft.number == leader.leader
+
+    with running(tmp_path, 1) as (run, cluster):
+        run(story(cluster))
