@@ -99,7 +99,7 @@ class Daemon:
         self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     def _watch_owner(self) -> None:
-        """A private daemon ends with the program that it belongs to."""
+        """A daemon that belongs to a program ends with it."""
         if not self.arguments.owner:
             return
         try:

@@ -190,6 +190,25 @@ def test_names_of_peers() -> None:
         peers.find([], "/nowhere/python")
 
 
+def test_the_daemon_of_a_killed_bench_or_demo_ends(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from abi_cli.bench.own_daemon import OwnDaemon
+daemon = OwnDaemon(sys.argv[1])
+daemon.start()
+print(daemon.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with procs.subreaper():
+        done = run_alone(code, str(tmp_path))
+        assert done.returncode == -signal.SIGKILL
+        pid = int(done.stdout)
+        deadline = time.monotonic() + 20
+        while procs.command_line(pid):
+            assert time.monotonic() < deadline, "it goes on without its owner"
+            time.sleep(0.01)
+
+
 def test_our_commands_are_found_and_the_environment_is_cleared() -> None:
     assert os.access(program("abid"), os.X_OK)
     with pytest.raises(FileNotFoundError, match="no-such-command"):

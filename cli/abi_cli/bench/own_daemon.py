@@ -44,7 +44,8 @@ class OwnDaemon:
         with open(self._config, "w", encoding="ascii"):
             pass
         begin = time.monotonic()
-        done = self._abid(["start", "-d", "-c", self._config], START_S)
+        # Its owner is this process: if we are killed, it ends as well.
+        done = self._abid(["start", "-d", "-c", self._config, "--owner", str(os.getpid())], START_S)
         self.seconds_to_start = time.monotonic() - begin
         if done.returncode:
             raise RuntimeError(f"abid did not start (exit code {done.returncode}): {_said(done)}")
