@@ -276,6 +276,7 @@ def test_the_forms_of_serialize_task() -> None:
     data = network.serialize_task(network.TaskData("t", b"d"))
     assert data == network.serialize_task({"payload_type": "t", "user_data": b"d"})
     assert data == network.serialize_task(network.WorkItem(), "t", b"d")
+    assert data == network.serialize_task(network.WorkItem(), payload_type="t", user_data=b"d")
     assert network.deserialize_task(network.serialize_task(b"d")) == network.TaskData("", b"d")
 
 
