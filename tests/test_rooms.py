@@ -35,8 +35,8 @@ class Room:
 
 LEAVES = ("abi.ids", "abi.errors")
 SHELL = (
-    *("wire", "objects", "transport", "control", "breaker", "ids", "errors"),
-    *("config", "paths", "mounts", "version", "interpreter", "amounts", "exits", "masking", "processes"),
+    *("wire", "objects", "transport", "control", "breaker", "ids", "errors", "spin"),
+    *("addresses", "config", "paths", "mounts", "version", "interpreter", "amounts", "exits", "masking", "processes"),
 )
 
 # The most particular name that fits a module is its room.
@@ -48,7 +48,9 @@ TABLE = {
     "abi.breaker": Room(LEAVES, ("msgspec",), IO | UNPICKLING),
     "abi.control": Room(("abi",)),
     "abid": Room(
-        ("abid", *(f"abi.{name}" for name in SHELL)), ("msgspec", "uvloop", "psutil", "pynvml", "GPUtil"), UNPICKLING
+        ("abid", *(f"abi.{name}" for name in SHELL)),
+        ("msgspec", "uvloop", "psutil", "cryptography", "pynvml", "GPUtil"),
+        UNPICKLING,
     ),
     "abid.core": Room(("abid.core", "abi.wire.schema", "abi.breaker", *LEAVES), ("msgspec",), IO | UNPICKLING),
     "abi_worker": Room(("abi_worker", "abi"), ("msgspec", "cloudpickle", "psutil")),

@@ -27,6 +27,10 @@ DESCRIPTORS_MAX: Final = 253
 """What the kernel passes with one send (SCM_MAX_FD)."""
 
 
+class FrameTooLong(ProtocolError):
+    """A frame says that it is longer than it may be here."""
+
+
 class Frame(NamedTuple):
     kind: int
     codec: int
@@ -71,7 +75,8 @@ class FrameReader:
             while end - at >= 8:
                 length, kind, codec, descriptors = HEADER.unpack_from(data, at)
                 if length > self.limit or codec not in (MSGPACK, JSON) or descriptors > DESCRIPTORS_MAX:
-                    raise ProtocolError(
+                    known = codec in (MSGPACK, JSON) and descriptors <= DESCRIPTORS_MAX
+                    raise (FrameTooLong if known else ProtocolError)(
                         f"not a frame of this protocol (length {length}, kind {kind}, codec {codec}, "
                         f"{descriptors} descriptors)"
                     )

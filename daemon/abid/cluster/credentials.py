@@ -1,0 +1,206 @@
+"""By what this host shows that it is a member: certificates, keys and the cluster's secret, in files of mode 0600.
+
+    ca.pem     the authority's certificate: the only one that we believe
+    ca.key     the authority's key, where this host votes
+    node.pem   this host's certificate and its key, in one file, so that one rename changes both
+    next.key   the key of a request that is under way: an answer that was lost is asked for again with it
+    secret     the cluster's, from which the beacons' key is derived
+
+A file is there whole, old or new, at every moment. ``node.pem`` begins with a line that says when the certificate ends
+(text before a certificate is allowed, RFC 7468, 2), so that nothing has to take it apart at each start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from abi.errors import AbiError
+from abid.cluster.certificates import (
+    CertificateError,
+    Subject,
+    fingerprint,
+    is_issued_by,
+    load_certificate,
+    load_key,
+    new_key_and_request,
+    request_for,
+    subject_of_certificate,
+    to_pem,
+)
+from abid.cluster.secret import SECRET_BYTES
+
+if TYPE_CHECKING:
+    from abid.cluster.authority import Authority
+
+AUTHORITY: Final = "ca.pem"
+AUTHORITY_KEY: Final = "ca.key"
+MEMBER: Final = "node.pem"
+NEXT_KEY: Final = "next.key"
+SECRET: Final = "secret"
+
+
+class CredentialsDamaged(AbiError):
+    """The files are there and are not what they should be."""
+
+    code = "bad_config"
+
+
+class Credentials(NamedTuple):
+    """What is needed to speak with members. Times are seconds since the epoch."""
+
+    folder: Path
+    subject: Subject
+    not_before: float
+    not_after: float
+    secret: bytes
+
+    @property
+    def member_path(self) -> Path:
+        return self.folder / MEMBER
+
+    @property
+    def authority_path(self) -> Path:
+        return self.folder / AUTHORITY
+
+    @property
+    def authority_certificate(self) -> bytes:
+        """DER. Raises OSError and CredentialsDamaged."""
+        try:
+            return ssl.PEM_cert_to_DER_cert(self.authority_path.read_text())
+        except ValueError as error:
+            raise _damaged(self.authority_path, error) from None
+
+    @property
+    def authority_fingerprint(self) -> bytes:
+        return fingerprint(self.authority_certificate)
+
+
+def load(folder: Path) -> Credentials | None:
+    """What is there; None where this host is no member. Raises CredentialsDamaged and OSError."""
+    try:
+        text = (folder / MEMBER).read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        words = json.loads(text.partition("\n")[0])
+        subject = Subject(str(words["node"]), str(words["cluster"]), int(words["incarnation"]))
+        times = float(words["not_before"]), float(words["not_after"])
+        secret = (folder / SECRET).read_bytes()
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"the cluster's secret has {len(secret)} bytes, not {SECRET_BYTES}")
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise _damaged(folder, error) from None
+    return Credentials(folder, subject, *times, secret)
+
+
+def store_member(folder: Path, authority: bytes, certificate: bytes, key_pem: bytes, secret: bytes) -> Credentials:
+    """Become a member, or the same member with a new certificate, after all has been found to belong together.
+
+    Certificates in DER. Raises CertificateError for what does not belong together (nothing is written then), OSError.
+    """
+    found = load_certificate(certificate)
+    if not is_issued_by(found, load_certificate(authority)):
+        raise CertificateError("the certificate that came is of another authority", code="wrong_ca")
+    if found.public_key() != load_key(key_pem).public_key():
+        raise CertificateError("the certificate that came is for another key")
+    subject = subject_of_certificate(found)
+    times = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+    words = {"not_before": times[0], "not_after": times[1], **subject._asdict()}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(folder / AUTHORITY, to_pem(authority).encode())
+    write_private(folder / SECRET, secret)
+    # Last, since its being there makes a member of this host.
+    write_private(folder / MEMBER, f"{json.dumps(words)}\n{to_pem(certificate)}".encode() + key_pem)
+    with contextlib.suppress(FileNotFoundError):
+        (folder / NEXT_KEY).unlink()
+    return Credentials(folder, subject, *times, secret)
+
+
+def next_request(folder: Path, subject: Subject) -> tuple[bytes, bytes]:
+    """The key (PEM) and request (DER) for our next certificate: those of an attempt whose answer never came, if there
+    are. Raises CertificateError and OSError."""
+    path = folder / NEXT_KEY
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key, request = new_key_and_request(subject)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, key)
+        return key, request
+    return key, request_for(key, subject)
+
+
+def member_key(folder: Path) -> bytes:
+    """The key in ``node.pem`` (PEM), and only that: to prove that a certificate that ran out was ours.
+
+    Raises CredentialsDamaged and OSError.
+    """
+    _, mark, rest = (folder / MEMBER).read_text().partition("-----BEGIN PRIVATE KEY-----")
+    if not mark:
+        raise _damaged(folder / MEMBER, "it has no key")
+    return (mark + rest).encode()
+
+
+def member_certificate(folder: Path) -> bytes:
+    """The certificate in ``node.pem``, in DER. Raises CredentialsDamaged and OSError."""
+    text = (folder / MEMBER).read_text()
+    start, end = text.find("-----BEGIN CERTIFICATE-----"), text.find("-----BEGIN PRIVATE KEY-----")
+    try:
+        return ssl.PEM_cert_to_DER_cert(text[max(start, 0) : end])
+    except ValueError as error:
+        raise _damaged(folder / MEMBER, error) from None
+
+
+def store_authority_key(folder: Path, key_pem: bytes) -> None:
+    """This host votes from now on. Raises OSError."""
+    write_private(folder / AUTHORITY_KEY, key_pem)
+
+
+def load_authority(folder: Path) -> Authority | None:
+    """The authority with its key, where this host holds it. Raises CertificateError and OSError."""
+    from abid.cluster.authority import Authority
+
+    try:
+        key = (folder / AUTHORITY_KEY).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        certificate = ssl.PEM_cert_to_DER_cert((folder / AUTHORITY).read_text())
+    except ValueError as error:
+        raise _damaged(folder / AUTHORITY, error) from None
+    return Authority.load(certificate, key)
+
+
+def forget(folder: Path) -> None:
+    """This host has left its cluster. What makes it a member goes first. Raises OSError."""
+    for name in (MEMBER, AUTHORITY_KEY, NEXT_KEY, SECRET, AUTHORITY):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """The old file or the new one is there at every moment, on disk, and nobody else can read it. Raises OSError."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)  # of a life that died here: its mode is not ours to trust
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _damaged(path: Path, error: object) -> CredentialsDamaged:
+    return CredentialsDamaged(
+        f"{path} is damaged ({error})",
+        hint="restore it from a backup; or remove it, and join the cluster again with a token",
+    )

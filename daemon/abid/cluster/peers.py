@@ -1,0 +1,275 @@
+"""The members that this host is connected with: one connection each, whoever dialled.
+
+A link is *judged* when TLS is up, by its certificate alone: is it of our cluster and incarnation, not revoked, not our
+own? Then both greet, and it is a ``Peer``. What goes wrong with two links of one pair, and what is done:
+
+1. Both dial at once, and both have sent HELLO when the other's comes. The lower node's link stays: the lower node
+   refuses the other's HELLO as a duplicate, and the higher one, when HELLO comes to it, drops its own attempt. Its dial
+   ends well all the same, with the link that stays.
+2. A HELLO comes over a second link that was sent before what the peer said last on the first one. The links crossed,
+   and the second is refused as a duplicate.
+3. A HELLO comes over a second link that was sent after that. Nobody dials who has a connection, so the peer lost the
+   first, or is in a later life, and we have not noticed yet. We ask over the first whether anybody is there. If not,
+   the second takes its place. If so, two hosts have one identity: the second is refused as a copy.
+
+Which was sent first is known from the greetings: each carries how often its daemon has started, and a number that
+grows with each greeting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from abi.errors import AbiError
+from abi.version import __version__
+from abi.wire.peers import PEER_PROTOCOL, Greeting, Join, PeerKind, Renew, decode
+from abid.cluster import tls
+from abid.cluster.credentials import Credentials
+from abid.cluster.dialling import Race, unreachable
+from abid.cluster.door import Door, Stranger, check_protocol
+from abid.cluster.link import Link, State
+from abid.cluster.outgoing import Outgoing
+from abid.cluster.peer import Peer
+from abid.cluster.refusal import Code, refused
+from abid.cluster.tls import PeerIdentity
+
+PROBE_S: Final = 2.0
+"""For a host that has another connection with us to say that it is alive. Far more than a round trip, and less than
+``GREETING_S``, which the newcomer's dial has at least."""
+
+
+class Owner(Protocol):
+    """What the rest of the daemon does about peers. Nothing here waits for it."""
+
+    def on_connected(self, peer: Peer) -> None: ...
+
+    def on_message(self, peer: Peer, kind: int, payload: bytes) -> None:
+        """A frame. An AbiError that is raised is said to the peer, and ends the connection."""
+
+    def on_closed(self, peer: Peer, orderly: bool) -> None:
+        """``orderly``: it was ended on purpose, and said so. Otherwise ``peer.why`` may say what happened."""
+
+    def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
+        """To be answered within ``door.ANSWER_S``."""
+
+    def is_revoked(self, node: str) -> bool: ...
+
+
+class Peers:
+    """``started``: how often this daemon has started. ``addresses``: what is told to peers, set after ``listen``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, credentials: Credentials, started: int) -> None:
+        self.owner = owner
+        self.connected: dict[str, Peer] = {}
+        """By node."""
+        self.addresses: tuple[str, ...] = ()
+        self._loop = loop
+        self._started = started
+        self._moment = 0
+        self._door = Door(loop, self)
+        self._greeting: dict[str, Outgoing] = {}
+        """By node: our HELLO has left and is not answered."""
+        self._following: dict[str, list[Outgoing]] = {}
+        """By node: dials of ours that wait for a connection that another one, or the node itself, is about to make."""
+        self._tests: set[asyncio.Task[None]] = set()
+        self.use(credentials)
+
+    def use(self, credentials: Credentials) -> None:
+        """From now on, for new connections: our certificate was renewed. Raises OSError and ssl.SSLError."""
+        self.authority_certificate = credentials.authority_certificate
+        self.accepting_context = tls.accepting(credentials)
+        self._member_context = tls.member(credentials)
+        self._us = credentials.subject
+
+    @property
+    def node(self) -> str:
+        return self._us.node
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How many were sent away, by code."""
+        return self._door.refusals
+
+    @property
+    def stranger_count(self) -> int:
+        return len(self._door.strangers)
+
+    async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool = False) -> int:
+        """See ``Door.listen``."""
+        return await self._door.listen(hosts, port, may_move=may_move)
+
+    async def dial(self, addresses: Sequence[str], timeout_s: float, node: str | None = None) -> Peer:
+        """The peer that answers at one of these addresses, connected and greeted; ``node``, if it must be that one.
+
+        ``timeout_s`` is for all of it. Raises NodeUnreachable, and PeerRefused by whichever side refused.
+        """
+        if node is not None and node in self.connected:
+            return self.connected[node]
+        outgoing = Outgoing(self, self._loop, node)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await Race(self._loop, self._member_context, outgoing).run(addresses)
+                return await outgoing.peer
+        except TimeoutError:
+            raise unreachable(addresses, timeout_s) from None
+        finally:
+            self._forget_dial(outgoing)
+
+    def send(self, node: str, kind: int, payload: bytes) -> bool:
+        """Send a frame to a peer that is connected; False if it is not. Raises ProtocolError for one too long."""
+        peer = self.connected.get(node)
+        if peer is None:
+            return False
+        peer.send(kind, payload)
+        return peer.is_open
+
+    def revoke(self, node: str) -> None:
+        """It was removed from the cluster, and ``owner.is_revoked`` says so: its connection ends now."""
+        peer = self.connected.get(node)
+        if peer is not None:
+            peer.refuse(refused(Code.REVOKED, "this host was removed from the cluster"))
+
+    def close(self) -> None:
+        """Close the port, and say goodbye to all."""
+        self._door.close()
+        for test in self._tests:
+            test.cancel()
+        for outgoing in list(self._greeting.values()):
+            outgoing.fail(refused(Code.BUSY, "the daemon is stopping"))
+        for peer in list(self.connected.values()):
+            peer.say_goodbye()
+
+    # Judging and greeting, for links from either side.
+
+    def judge(self, identity: PeerIdentity) -> None:
+        """Whether a certificate is of somebody that we speak with. Raises PeerRefused."""
+        them = identity.subject
+        if them.cluster != self._us.cluster:
+            raise refused(Code.OTHER_CLUSTER, f"one side is of cluster {self._us.cluster}, the other of {them.cluster}")
+        self._judge_incarnation(them.incarnation)
+        if self.owner.is_revoked(them.node):
+            raise refused(Code.REVOKED, f"node {them.node} was removed from the cluster")
+        if them.node == self._us.node:
+            raise refused(Code.ITSELF, "this address leads back to the host itself")
+
+    def _judge_incarnation(self, incarnation: int) -> None:
+        ours = self._us.incarnation
+        if incarnation != ours:
+            raise refused(
+                Code.OTHER_INCARNATION, f"one side is of the cluster's incarnation {ours}, the other of {incarnation}"
+            )
+
+    def words(self) -> Greeting:
+        """What we say in HELLO and WELCOME."""
+        self._moment += 1
+        us = self._us
+        return Greeting(
+            PEER_PROTOCOL, us.cluster, us.incarnation, us.node, self._started, self._moment, __version__, self.addresses
+        )
+
+    def read_greeting(self, identity: PeerIdentity, kind: int, payload: memoryview) -> Greeting:
+        """HELLO or WELCOME of who has this certificate. Raises PeerRefused and ProtocolError."""
+        check_protocol(payload)
+        words: Greeting = decode(kind, payload)
+        if words.cluster != self._us.cluster:
+            raise refused(
+                Code.OTHER_CLUSTER, f"one side is of cluster {self._us.cluster}, the other of {words.cluster}"
+            )
+        self._judge_incarnation(words.incarnation)
+        if words.node != identity.node:
+            raise refused(Code.PROTOCOL, f"node {identity.node} greets as {words.node}")
+        return words
+
+    # The other side dialled.
+
+    def on_hello(self, link: Link, payload: memoryview) -> None:
+        """Over an accepted link that has been judged. Raises PeerRefused and ProtocolError."""
+        assert link.identity is not None
+        words = self.read_greeting(link.identity, PeerKind.HELLO, payload)
+        old = self.connected.get(words.node)
+        if old is not None:
+            if (words.started, words.moment) <= old.said:
+                raise refused(Code.DUPLICATE, "there is a connection already")
+            test = self._loop.create_task(self._replace(old, link, words))
+            self._tests.add(test)
+            test.add_done_callback(self._tests.discard)
+        elif words.node in self._greeting and self.node < words.node:
+            raise refused(Code.DUPLICATE, "both dialled at once; the other connection stays")
+        else:
+            self._welcome(link, words)
+
+    async def _replace(self, old: Peer, link: Link, words: Greeting) -> None:
+        """The peer seems to have lost its connection with us, which is there for all we know."""
+        answers = await old.answers(PROBE_S)
+        if link.state is not State.OPEN:
+            return
+        now = self.connected.get(words.node)
+        if now is not None and now is not old:
+            link.refuse(refused(Code.DUPLICATE, "there is a connection already"))
+        elif now is old and answers:
+            link.refuse(refused(Code.COPY, f"another host is alive that is node {words.node}, too"))
+        else:
+            old.abandon(refused(Code.SILENT, "it dialled anew, and the connection that was there is dead"))
+            self._welcome(link, words)
+
+    def _welcome(self, link: Link, words: Greeting) -> None:
+        link.send(PeerKind.WELCOME, self.words())
+        self._door.hand_over(link)
+        self.connect(link, words)
+
+    # We dialled.
+
+    def on_dialled(self, outgoing: Outgoing, link: Link) -> None:
+        """Judged, and not greeted yet."""
+        assert link.identity is not None
+        node = link.identity.node
+        peer = self.connected.get(node)
+        if peer is not None:
+            outgoing.succeed(peer)
+        elif node in self._greeting:
+            self._following.setdefault(node, []).append(outgoing)
+            link.close()
+        else:
+            self._greeting[node] = outgoing
+            link.send(PeerKind.HELLO, self.words())
+
+    def on_dial_ended(self, outgoing: Outgoing, node: str, why: AbiError) -> None:
+        """Before it was welcomed."""
+        if self._greeting.get(node) is not outgoing:
+            return
+        del self._greeting[node]
+        if why.code == Code.DUPLICATE:  # the other side's HELLO is on its way to us
+            self._following.setdefault(node, []).append(outgoing)
+            return
+        outgoing.fail(why)
+        for follower in self._following.pop(node, []):
+            follower.fail(why)
+
+    def _forget_dial(self, outgoing: Outgoing) -> None:
+        """It is over, whether well or not."""
+        outgoing.give_up()
+        for node, followers in list(self._following.items()):
+            if outgoing in followers:
+                followers.remove(outgoing)
+            if not followers:
+                del self._following[node]
+
+    # Connected, and not any more.
+
+    def connect(self, link: Link, words: Greeting) -> None:
+        """Both have greeted."""
+        assert link.identity is not None
+        node = link.identity.node
+        peer = self.connected[node] = Peer(self, link, link.identity, words)
+        outgoing = self._greeting.pop(node, None)
+        for dial in [*([outgoing] if outgoing else []), *self._following.pop(node, [])]:
+            dial.succeed(peer)
+        self.owner.on_connected(peer)
+
+    def on_peer_ended(self, peer: Peer) -> None:
+        if self.connected.get(peer.node) is peer:
+            del self.connected[peer.node]
+            self.owner.on_closed(peer, peer.orderly)

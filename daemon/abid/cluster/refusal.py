@@ -1,0 +1,95 @@
+"""Why two daemons do not speak with each other, by name: said over the wire, counted, logged and raised."""
+
+from __future__ import annotations
+
+import enum
+import ssl
+from typing import Final
+
+from abi.errors import AbiError
+
+
+class Code(enum.StrEnum):
+    """The stable short word for each reason."""
+
+    WRONG_CA = "wrong_ca"
+    """Its certificate is of another authority: another cluster, or an impostor."""
+    EXPIRED = "certificate_expired"
+    REVOKED = "revoked"
+    OTHER_CLUSTER = "other_cluster"
+    OTHER_INCARNATION = "other_incarnation"
+    VERSION = "version"
+    """It speaks another major of the protocol."""
+    PLAIN_TEXT = "plain_text"
+    """What it says is not TLS."""
+    TLS = "tls"
+    """It speaks TLS, and not as we do: an older version, say."""
+    OVERSIZED = "oversized"
+    """A frame is longer than it may be."""
+    PROTOCOL = "protocol"
+    """It breaks the protocol in another way."""
+    SILENT = "silent"
+    """It did not say who it is in time."""
+    NO_CERTIFICATE = "no_certificate"
+    """It showed no certificate and asked for more than a stranger may."""
+    ITSELF = "itself"
+    """It is us."""
+    OTHER_NODE = "other_node"
+    """Another host answers at the address."""
+    DUPLICATE = "duplicate"
+    """There is a connection between the two, or one is being made."""
+    COPY = "copy"
+    """Two hosts have the same identity, and both are alive: one is a copy of the other's disk."""
+    BUSY = "busy"
+    """There are more strangers than we listen to."""
+
+
+class PeerRefused(AbiError):
+    """One of two daemons will not speak with the other. ``code`` is a ``Code``, or the word of a newer release."""
+
+    def __init__(self, message: str = "", *, code: str = Code.PROTOCOL, hint: str = "") -> None:
+        super().__init__(message, code=str(code), hint=hint)
+
+
+HINTS: Final[dict[str, str]] = {
+    Code.WRONG_CA: "it belongs to another cluster; `abi cluster join` makes it a member of this one",
+    Code.EXPIRED: "its certificate has run out; are the clocks of both hosts right?",
+    Code.REVOKED: "it was removed from the cluster; it may join again as a new host",
+    Code.OTHER_CLUSTER: "each host belongs to one cluster at a time",
+    Code.OTHER_INCARNATION: "the cluster was founded anew by `abi cluster recover`; join it again",
+    Code.VERSION: "upgrade the older of the two",
+    Code.PLAIN_TEXT: "something else than abi speaks at that address",
+    Code.COPY: "remove the identity file of the copy, and join it as a host of its own",
+}
+
+
+def refused(code: str, message: str) -> PeerRefused:
+    """With the hint that belongs to the code."""
+    return PeerRefused(message, code=code, hint=HINTS.get(code, ""))
+
+
+# OpenSSL's numbers (x509_vfy.h) for a chain that does not end at our authority, and for a time that is not now.
+_EXPIRED: Final = {9, 10}  # not yet valid, has expired
+# What the other side's alert says of our certificate (RFC 8446, 6.2), in OpenSSL's words.
+_ALERTS: Final = {
+    "TLSV1_ALERT_UNKNOWN_CA": (Code.WRONG_CA, "the other side does not know the authority of our certificate"),
+    "SSLV3_ALERT_BAD_CERTIFICATE": (Code.WRONG_CA, "the other side does not accept our certificate"),
+    "TLSV1_ALERT_DECRYPT_ERROR": (Code.WRONG_CA, "the other side could not verify our certificate"),
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": (Code.EXPIRED, "the other side says that our certificate has run out"),
+    "TLSV1_ALERT_PROTOCOL_VERSION": (Code.TLS, "the other side does not speak TLS 1.3"),
+}
+_NOT_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG"}
+
+
+def of_tls(error: ssl.SSLError) -> PeerRefused:
+    """What an error of OpenSSL says, in our words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _EXPIRED:
+            return refused(Code.EXPIRED, "its certificate is not valid now: it has run out, or begins later")
+        return refused(Code.WRONG_CA, f"its certificate is not of this cluster's authority ({error.verify_message})")
+    reason = error.reason or str(error)
+    if reason in _ALERTS:
+        return refused(*_ALERTS[reason])
+    if reason in _NOT_TLS:
+        return refused(Code.PLAIN_TEXT, "what answers does not speak TLS")
+    return refused(Code.TLS, f"TLS failed: {reason}")
