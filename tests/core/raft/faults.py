@@ -16,10 +16,11 @@ from abid.core.raft import change, election, quorum, reading, replication
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.interface import Output, Role
 from abid.core.raft.log import Log
-from abid.core.raft.messages import NOBODY, Kind, Message
+from abid.core.raft.messages import NOBODY, Entry, HardState, Kind, Message
 from abid.core.raft.progress import Progress, tracked
 from abid.core.raft.raft import Raft
-from tests.core.raft.simulation import Cluster, Disk
+from abid.core.raft.recollection import Recollection
+from tests.core.raft.disk import Disk, Write
 
 Patch = pytest.MonkeyPatch
 Fault = Callable[[Patch], None]
@@ -36,45 +37,87 @@ def fault(plant: Fault) -> Fault:
 
 @fault
 def the_vote_is_not_stored(patch: Patch) -> None:
-    store = Disk.store
+    put = Disk.put
 
-    def forgets(disk: Disk, output: Output) -> None:
-        store(disk, output)
-        disk.hard_state = msgspec.structs.replace(disk.hard_state, vote=NOBODY)
+    def forgets(disk: Disk, write: Write) -> None:
+        put(disk, msgspec.structs.replace(write, vote=NOBODY) if isinstance(write, HardState) else write)
 
-    patch.setattr(Disk, "store", forgets)
+    patch.setattr(Disk, "put", forgets)
 
 
 @fault
 def the_term_is_not_stored(patch: Patch) -> None:
-    store = Disk.store
+    put = Disk.put
 
-    def forgets(disk: Disk, output: Output) -> None:
+    def forgets(disk: Disk, write: Write) -> None:
         before = disk.hard_state
-        store(disk, output)
-        disk.hard_state = msgspec.structs.replace(disk.hard_state, term=before.term, vote=before.vote)
+        if isinstance(write, HardState):
+            write = msgspec.structs.replace(write, term=before.term, vote=before.vote)
+        put(disk, write)
 
-    patch.setattr(Disk, "store", forgets)
+    patch.setattr(Disk, "put", forgets)
+
+
+@fault
+def a_vote_alone_is_not_synced(patch: Patch) -> None:
+    output = Raft.output
+
+    def hurries(own: Raft) -> Output:
+        taken = output(own)
+        taken.must_sync = bool(taken.entries)
+        return taken
+
+    patch.setattr(Raft, "output", hurries)
+
+
+@fault
+def entries_are_not_synced(patch: Patch) -> None:
+    output = Raft.output
+
+    def hurries(own: Raft) -> Output:
+        before = own._told
+        taken = output(own)
+        after = taken.hard_state or before
+        taken.must_sync = (before.term, before.vote) != (after.term, after.vote)
+        return taken
+
+    patch.setattr(Raft, "output", hurries)
+
+
+@fault
+def a_crash_takes_what_was_synced(patch: Patch) -> None:
+    crash = Disk.crash
+
+    def loses(disk: Disk, kept: int) -> None:
+        torn = kept < len(disk.unsynced)
+        crash(disk, kept)
+        if torn and disk.entries:
+            disk.entries.pop()
+            last = disk.last_index
+            disk.hard_state = msgspec.structs.replace(disk.hard_state, commit=min(disk.hard_state.commit, last))
+
+    patch.setattr(Disk, "crash", loses)
 
 
 @fault
 def messages_leave_before_anything_is_stored(patch: Patch) -> None:
-    patch.setattr(Cluster, "store", Cluster.send)
-    patch.setattr(Cluster, "send", lambda self, node, output: node.disk.store(output))
+    patch.setattr(Disk, "store", Disk.write)
 
 
 @fault
 def entries_are_stored_without_cutting_what_they_replace(patch: Patch) -> None:
-    def keeps(disk: Disk, output: Output) -> None:
-        known = {entry.index: entry for entry in disk.entries}
-        known |= {entry.index: entry for entry in output.entries if entry.index not in known}
-        if output.snapshot is not None:
-            disk.snapshot = output.snapshot
-            known = {}
-        disk.entries = [known[index] for index in sorted(known)]
-        disk.hard_state = output.hard_state or disk.hard_state
+    put = Disk.put
 
-    patch.setattr(Disk, "store", keeps)
+    def keeps(disk: Disk, write: Write) -> None:
+        if not isinstance(write, Entry) or write.index > disk.last_index:
+            put(disk, write)
+
+    patch.setattr(Disk, "put", keeps)
+
+
+@fault
+def a_restored_disk_comes_back_as_the_voter_it_was(patch: Patch) -> None:
+    patch.setattr(Recollection, "missing", lambda self, node, standing: None)
 
 
 # Elections.
@@ -131,6 +174,32 @@ def a_leader_does_not_step_down_for_a_newer_term(patch: Patch) -> None:
         return own.role == Role.LEADER if message.term > own.term and own.role == Role.LEADER else admit(own, message)
 
     patch.setattr(election, "admit", stays)
+
+
+@fault
+def a_pre_vote_ignores_a_leader_that_is_heard(patch: Patch) -> None:
+    patch.setattr(election, "_hears_a_leader", lambda own: False)
+
+
+@fault
+def a_leader_does_not_look_whether_it_is_heard(patch: Patch) -> None:
+    patch.setattr(replication, "_hears_quorum", lambda own: True)
+
+
+@fault
+def a_pre_vote_counts_as_a_vote(patch: Patch) -> None:
+    """Who would be voted for begins its term and leads it, without asking again."""
+    stand = election.stand
+
+    def leads(own: Raft, *, pre_vote: bool, is_transfer: bool = False) -> None:
+        if own.role == Role.PRE_CANDIDATE and not pre_vote:
+            own.become(Role.CANDIDATE, own.term + 1)
+            own.vote = own.number
+            replication.lead(own)
+        else:
+            stand(own, pre_vote=pre_vote, is_transfer=is_transfer)
+
+    patch.setattr(election, "stand", leads)
 
 
 # Replication.
@@ -213,6 +282,18 @@ def a_snapshot_is_taken_in_over_a_newer_log(patch: Patch) -> None:
     patch.setitem(replication.FOLLOWERS, Kind.SNAPSHOT, takes)
 
 
+@fault
+def a_snapshot_comes_without_its_configuration(patch: Patch) -> None:
+    on_snapshot = replication.on_snapshot
+
+    def takes(own: Raft, message: Message) -> None:
+        before = own.configuration
+        on_snapshot(own, message)
+        own.configuration = before
+
+    patch.setitem(replication.FOLLOWERS, Kind.SNAPSHOT, takes)
+
+
 # Changes and reads.
 
 
@@ -242,3 +323,17 @@ def a_read_is_answered_without_asking_whether_we_still_lead(patch: Patch) -> Non
             own.reads.ready.append((message.read, own.log.committed))
 
     patch.setattr(reading, "ask", answers)
+
+
+@fault
+def a_read_is_answered_before_the_term_has_committed_anything(patch: Patch) -> None:
+    def asks(own: Raft, message: Message) -> None:
+        if own.role != Role.LEADER:
+            ask(own, message)
+            return
+        own.reads.waiting.setdefault(message.read, reading._Read(message, own.log.committed))
+        own.reads.waiting[message.read].acks[own.number] = True
+        replication.send_heartbeats(own, message.read)
+
+    ask = reading.ask
+    patch.setattr(reading, "ask", asks)

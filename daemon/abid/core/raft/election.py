@@ -16,11 +16,39 @@ _FROM_LEADERS = (Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT)
 
 
 def tick(raft: Raft) -> None:
-    """A voter that heard of no leader for long enough stands for election."""
+    """A voter that heard of no leader for long enough stands for election; or when it is its turn by rank."""
     raft.since_heard += 1
-    if raft.may_lead and raft.since_heard >= raft.election_timeout:
-        raft.since_heard = 0
+    is_our_turn = raft.standing_in == 1
+    raft.standing_in = max(0, raft.standing_in - 1)
+    if raft.may_lead and (is_our_turn or raft.since_heard >= raft.election_timeout):
+        raft.since_heard = raft.standing_in = 0
         raft.campaign()
+
+
+def leader_lost(raft: Raft, node: int) -> None:
+    """The leader's connection closed: forget it, and stand for election when it is our turn, which comes long before
+    the election timeout. A killed leader's connections close at once and everywhere, and where all stood at once they
+    would split the votes; by lot they would wait for nothing.
+
+    Safe, since who stands and when decides nothing (paper, 5.2: safety does not depend on timing). It does not unseat a
+    leader that lives and lost only this one connection: whoever still hears it ignores us (check-quorum), no term has
+    begun by our asking (pre-vote), and its next word makes us follow it again. Without both we forget and wait. Reads
+    by lease count on nobody forgetting: there this does nothing. If our turn brings nothing, because others noticed
+    later than we did or are ahead of us, the next in rank tries, and after the election timeout so do we.
+    """
+    settings = raft.settings
+    if raft.role != Role.FOLLOWER or node != raft.leader or settings.reads_by_lease:
+        return
+    raft.forget_leader()
+    if settings.pre_vote and settings.check_quorum and raft.may_lead:
+        raft.standing_in = 1 + rank(raft, node) * settings.rank_ticks
+
+
+def rank(raft: Raft, lost: int) -> int:
+    """Our place among the voters that are left, by number, in a circle behind the lost one: so all agree on the order
+    without a word, and it is not always the same node's turn first."""
+    others = sorted(raft.configuration.all_voters - {lost}, key=lambda node: (node < lost, node))
+    return others.index(raft.number)
 
 
 def stand(raft: Raft, *, pre_vote: bool, is_transfer: bool = False) -> None:
@@ -99,7 +127,7 @@ def answer(raft: Raft, message: Message) -> None:
     if is_free and raft.log.is_current(message.index, message.log_term):
         raft.send(_ANSWER[message.kind], message.sender, term=message.term)
         if not is_pre_vote:
-            raft.since_heard = 0
+            raft.since_heard = raft.standing_in = 0
             raft.vote = message.sender
     else:
         raft.send(_ANSWER[message.kind], message.sender, refused=True)
@@ -127,7 +155,7 @@ def follow(raft: Raft, message: Message) -> bool:
         return False
     if raft.role != Role.FOLLOWER:
         raft.become(Role.FOLLOWER, message.term, message.sender)
-    raft.since_heard = 0
+    raft.since_heard = raft.standing_in = 0
     raft.leader = message.sender
     return True
 

@@ -23,6 +23,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     election_ticks: int = 10
     """Without a word from a leader for so long, up to twice that by lot, a voter stands for election (paper, 5.2)."""
     heartbeat_ticks: int = 1
+    rank_ticks: int = 2
+    """Between one rank's turn and the next's after a leader's connection closed: two heartbeats, in which a pre-vote, a
+    vote and the writing of both are usually done, so that the next finds a leader and does not stand."""
     pre_vote: bool = True
     """Ask first whether an election could be won: who was cut off does not disturb the others (thesis, 9.6)."""
     check_quorum: bool = True
@@ -50,6 +53,7 @@ class Output(msgspec.Struct, kw_only=True):
     entries: tuple[Entry, ...] = ()
     """They replace what is stored from the first one's index on."""
     snapshot: Snapshot | None = None
+    """Always synced before what follows, whatever ``must_sync`` says: its answer counts as having all of it."""
     must_sync: bool = False
     messages: tuple[Message, ...] = ()
     committed: tuple[Entry, ...] = ()

@@ -17,7 +17,8 @@ from abid.core.raft.configuration import Configuration
 from abid.core.raft.interface import Output, Role, Settings, Stranger
 from abid.core.raft.log import Log
 from abid.core.raft.messages import AFTER_STORING, ANSWERS, NOBODY, Entry, EntryKind, HardState, Kind, Message, Snapshot
-from abid.core.raft.progress import Progress, tracked
+from abid.core.raft.progress import Mode, Progress, tracked
+from abid.core.raft.recollection import Recollection, Standing
 
 
 class Raft:
@@ -52,6 +53,9 @@ class Raft:
         """As a leader: since its quorum was looked at."""
         self.since_heartbeat = 0
         self.election_timeout = 0
+        self.standing_in = 0
+        """Ticks until we stand for a leader whose connection closed; 0: the election timeout alone decides."""
+        self.recollection = Recollection(number)
         self.reads = reading.Reads()
         self.outbox: list[Message] = []
         self.outbox_after_storing: list[Message] = []
@@ -77,6 +81,19 @@ class Raft:
     def hard_state(self) -> HardState:
         return HardState(self.term, self.vote, self.log.committed)
 
+    @property
+    def standing(self) -> Standing:
+        """What we say of ourselves on a new connection; ``recollection.missing`` is what others make of it."""
+        return Standing(self.term, self.vote, self.log.last_index)
+
+    def has_caught_up(self, node: int) -> bool:
+        """As a leader: whether this member has all that is committed, and was heard of late. Only then does a learner
+        become a voter, or nothing could be committed until it has (thesis, 4.2.1)."""
+        progress = self.members.get(node)
+        if self.role != Role.LEADER or progress is None:
+            return False
+        return progress.is_active and progress.mode == Mode.REPLICATE and progress.match >= self.log.committed
+
     # What the rules do to it.
 
     def become(self, role: Role, term: int, leader: int = NOBODY) -> None:
@@ -86,7 +103,7 @@ class Raft:
             self.term, self.vote = term, NOBODY
         self.votes.clear()
         self.transfer_to = NOBODY
-        self.since_heard = self.since_heartbeat = 0
+        self.since_heard = self.since_heartbeat = self.standing_in = 0
         self.change_index = 0
         self.reads = reading.Reads()
         self.forget_progress()
@@ -140,8 +157,13 @@ class Raft:
         """Have ``Output.reads`` say when what is known now may be read (thesis, 6.4)."""
         reading.ask(self, Message(Kind.READ, self.number, self.number, read=context))
 
+    def leader_lost(self, node: int) -> None:
+        """The connection to this node closed. If it is our leader we forget it, and stand for election in order of
+        rank."""
+        election.leader_lost(self, node)
+
     def forget_leader(self) -> None:
-        """Its connection closed: others may be voted for although it was heard just now."""
+        """Others may be voted for although it was heard just now. Not where reads rely on its lease."""
         if self.role == Role.FOLLOWER and not self.settings.reads_by_lease:
             self.leader = NOBODY
 
@@ -164,6 +186,7 @@ class Raft:
         self._step(message)
 
     def _step(self, message: Message) -> None:
+        self.recollection.note(message)
         if not election.admit(self, message):
             return
         match message.kind:

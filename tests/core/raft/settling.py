@@ -1,0 +1,116 @@
+"""How a run ends: all is well again, one leads, everybody has everything; and then a few things that only a quiet
+cluster shows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from abid.core.raft.interface import Role
+from tests.core.raft.properties import Broken
+from tests.core.raft.simulation import Cluster, Node, has_majority
+
+ROUNDS_MAX: Final = 400
+"""Ticks of all: a hundred election timeouts, each of which elects somebody with a probability above a half."""
+EXCHANGES: Final = 6
+"""Messages come and go so often in a tick."""
+
+
+def settle(cluster: Cluster) -> bool:
+    """False where those who are gone for good took the majority with them: then nobody can settle it. Raises Broken."""
+    cluster.blocked = set()
+    cluster.paused.clear()
+    for number in sorted(cluster.down):
+        cluster.restart(number)
+    for _ in range(ROUNDS_MAX):
+        pass_a_tick(cluster)
+        if leader_of(cluster) is not None:
+            break
+        cluster.replace()
+    else:
+        if not all(has_majority(node.raft.configuration, cluster.gone) for node in cluster.nodes.values()):
+            return False
+        raise Broken(f"liveness: it does not settle: {describe(cluster)}")
+    cluster.properties.look_at_logs([node.raft for node in cluster.nodes.values()])
+    return True
+
+
+def pass_a_tick(cluster: Cluster) -> None:
+    for node in list(cluster.nodes.values()):
+        cluster.tick(node)
+    for _ in range(EXCHANGES):
+        exchange(cluster)
+
+
+def exchange(cluster: Cluster) -> None:
+    """Everybody does its work, and all that is on its way arrives; where nothing is blocked."""
+    for node in list(cluster.nodes.values()):
+        while node.raft.has_output:
+            cluster.carry_out(node)
+    mine, cluster.net = cluster.net, []
+    for message in mine:
+        if (message.sender, message.receiver) in cluster.blocked:
+            cluster.lose(message)
+        else:
+            cluster.hand_over(message)
+
+
+def leader_of(cluster: Cluster) -> Node | None:
+    """Where all has settled: the one that leads, and every member has applied all."""
+    leaders = cluster.properties.leaders
+    term = max(leaders, default=0)
+    node = cluster.nodes.get(leaders.get(term, 0))
+    if node is None or node.raft.role != Role.LEADER or node.raft.term != term or cluster.replacing is not None:
+        return None
+    log = node.raft.log
+    if not (log.committed == log.last_index >= cluster.properties.acknowledged and log.last_term == term):
+        return None
+    members = [cluster.nodes[number] for number in node.raft.configuration.members if number in cluster.nodes]
+    return node if all(member.applied.index == log.committed for member in members) else None
+
+
+def describe(cluster: Cluster) -> str:
+    return "; ".join(
+        f"{number}: {node.raft.role.value} of term {node.raft.term}, log {node.raft.log.last_index}, "
+        f"committed {node.raft.log.committed}, {node.raft.configuration}"
+        for number, node in cluster.nodes.items()
+    )
+
+
+def look_at_the_quiet(cluster: Cluster) -> None:
+    """What the settings promise of a cluster in which all is well. Raises Broken."""
+    leader = leader_of(cluster)
+    if leader is None or leader.raft.configuration.is_joint or not cluster.settings.check_quorum:
+        return
+    there = sorted(leader.raft.configuration.voters - cluster.gone)
+    others = [number for number in there if number != leader.number]
+    pass_a_tick(cluster)
+    if not others or leader.raft.role != Role.LEADER:
+        return
+    if cluster.settings.pre_vote and 2 * len(there) > len(leader.raft.configuration.voters):
+        _nobody_unseats_a_leader_that_is_heard(cluster, leader, cluster.random.choice(others))
+    _a_leader_that_hears_nobody_steps_down(cluster, leader)
+
+
+def _nobody_unseats_a_leader_that_is_heard(cluster: Cluster, leader: Node, other: int) -> None:
+    """Thesis, 9.6: somebody stands who alone did not hear the leader."""
+    raft = cluster.nodes[other].raft
+    term = leader.raft.term
+    raft.leader_lost(leader.number)
+    raft.campaign()
+    for _ in range(2 * cluster.settings.election_ticks):
+        exchange(cluster)
+        pass_a_tick(cluster)
+    if leader.raft.role != Role.LEADER or leader.raft.term != term:
+        raise Broken(f"pre-vote: node {other} unseated {leader.number}, whom all others heard in term {term}")
+    if raft.leader != leader.number:
+        raise Broken(f"pre-vote: node {other} does not follow {leader.number} again")
+
+
+def _a_leader_that_hears_nobody_steps_down(cluster: Cluster, leader: Node) -> None:
+    """Thesis, 6.2: within two election timeouts, since it may have heard somebody just after it looked."""
+    cluster.blocked = {(number, leader.number) for number in cluster.numbers}
+    for _ in range(2 * cluster.settings.election_ticks):
+        pass_a_tick(cluster)
+    cluster.blocked = set()
+    if leader.raft.role == Role.LEADER:
+        raise Broken(f"check-quorum: node {leader.number} leads on and hears nobody")
