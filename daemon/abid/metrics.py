@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
 
 from abid.web import Page
 
@@ -26,8 +27,7 @@ Samples = Iterable[tuple[str, float]]
 """Values, each with the value of the metric's one label ("" where it has none)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One row. `read` takes its samples from a status; `label` is the name of their label, "" for none."""
 
     name: str

@@ -16,9 +16,10 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
+
+import msgspec
 
 from abi.config import Config
 from abi.errors import ConfigError
@@ -49,8 +50,7 @@ REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """One answer."""
 
     status: int
@@ -183,8 +183,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()  # when all is sent; `_end` sees to it that this is soon
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is looked at of a request."""
 
     method: str
