@@ -28,6 +28,8 @@ COMMANDS = {
     "wait": "wait for jobs to end; exits with their code",
     "cancel": "end jobs",
     "status": "the daemon and what it is doing",
+    "cluster": "found a cluster, let hosts into it, join or leave one",
+    "network": "the hosts of the cluster, and how this one stands with them",
     "config": "every setting and where it came from; check a file",
     "bench": "measure this machine",
     "version": "the version of abi",

@@ -9,7 +9,10 @@ from abi.errors import UsageError
 
 TYPE_CHECKING = False  # typing costs milliseconds, which `abi status` has not
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
+    from typing import NoReturn, TypeAlias
+
+    Action: TypeAlias = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +24,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Called by argparse for wrong arguments."""
         raise UsageError(message, hint=f"`{self.prog} --help` shows what it takes")
+
+
+class _Action(Parser):
+    """As argparse makes it for a subcommand."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(prog, description)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -35,3 +45,17 @@ def _width() -> int:
         return max(40, min(110, os.get_terminal_size(1).columns - 2))
     except OSError:
         return 98
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Callable[[str, str, Action], argparse.ArgumentParser]:
+    """For `abi COMMAND ACTION …`: a function that adds an action (its name, what it does, the function that does it,
+    which is found as `arguments.action`) and returns its parser."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=_Action)
+
+    def add(name: str, does: str, action: Action) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+        added.set_defaults(action=action)
+        return added
+
+    return add

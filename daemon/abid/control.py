@@ -19,6 +19,7 @@ from abi.amounts import units
 from abi.errors import AbiError, ProtocolError, UsageError
 from abi.wire.frames import JSON, Frame
 from abi.wire.schema import Command, Kind, Options
+from abid import network
 from abid.channel import Channel
 from abid.watches import STREAMS, LogWatch, WaitWatch, Watch
 
@@ -251,4 +252,5 @@ OPERATIONS: dict[str, Callable[[Any, Words, Answer], None]] = {
     "config": _config,
     "reload": _reload,
     "stop": _stop,
+    **network.OPERATIONS,
 }

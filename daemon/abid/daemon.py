@@ -19,11 +19,12 @@ import uvloop
 
 from abi import paths
 from abi.config import Config, Reloaded, load
-from abi.errors import ConfigError
+from abi.errors import AbiError, ConfigError
 from abi.transport import listen
 from abi.wire.schema import Interpreter
 from abid import held, logs, state
 from abid.clients import Listener
+from abid.network import Network
 from abid.node import Node, limits_of
 from abid.notify import Pulse, notify
 from abid.zygote_process import ZygoteProcess
@@ -64,6 +65,9 @@ class Daemon:
         self.node.on_reload = self.reload
         self.node.on_stop = self.stop
         self.node.open_pool(own, first, estate_fd)
+        self.node.network = Network(
+            self.loop, lambda: self.config, identity, self.node.host, self.state_dir, self._on_disk_failure
+        )
         lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
         core = self.node.core
         self.node.pulse = Pulse(
@@ -86,10 +90,24 @@ class Daemon:
     async def _serve(self, tell_ready: Callable[[], None]) -> None:
         """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
         self._watch_signals()
+        await self._open_network()
         log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
         notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
         tell_ready()
         await self._ended.wait()
+
+    async def _open_network(self) -> None:
+        """A host that cannot take part in its cluster still runs tasks: it says why, and goes on alone."""
+        try:
+            await self.node.network.open()
+        except (AbiError, OSError) as error:
+            log.error("this host cannot take part in its cluster: %s", error)
+
+    def _on_disk_failure(self, error: Exception) -> None:
+        """What the cluster was promised may not be on the disk. Nothing more may be promised."""
+        log.critical("the cluster's log could not be written, so this daemon ends: %s", error)
+        self.exit_code = 1
+        self.stop(now=True)
 
     def _watch_signals(self) -> None:
         # From C code, so that it works even in a loop that hangs.
@@ -139,6 +157,7 @@ class Daemon:
         config = self.config = self.node.config = reloaded.config
         self.node.core.board.limits = limits_of(config)
         held.set_limit(config.integer("workers.processes_max"))
+        self.node.network.reload()
         self.node.pulse.lag_max_s = config.integer("daemon.watchdog_lag_ms") / 1000
         self.node.touch()  # there may be more room now
         logs.configure(config.text("daemon.log_level"), config.text("daemon.log_format"))
@@ -172,6 +191,7 @@ class Daemon:
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
         node.stopping = True
+        node.network.close()
         for session in list(node.sessions.values()):
             session.say_goodbye()
         self.listener.close()

@@ -33,6 +33,7 @@ from abid.core.task import Record
 from abid.core.workers import Worker
 from abid.gpus import GpuProbe, NoCards
 from abid.jobs import Jobs
+from abid.network import Network
 from abid.notify import Pulse
 from abid.pool import Pool
 from abid.programs import ProgramSession, watch_program
@@ -95,6 +96,7 @@ class Node:
         jobs_dir.mkdir(mode=0o700, exist_ok=True)
         jobs_prefix = self.identity + secrets.token_bytes(4)
         self.jobs = Jobs(self, self.jobs_session, jobs_prefix, jobs_dir)
+        self.network: Network
         self.pool: Pool
         self.pulse: Pulse
         self._touched = False

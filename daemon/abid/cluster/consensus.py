@@ -106,6 +106,12 @@ class Consensus:
     def configuration(self) -> Configuration:
         return self.raft.configuration
 
+    @property
+    def may_change(self) -> bool:
+        """As the leader: whether the voters are settled, so that the next step can be proposed."""
+        raft = self.raft
+        return not raft.configuration.is_joint and raft.change_index <= raft.log.applied
+
     def caught_up(self, number: int) -> bool:
         """As the leader: whether this member's log has all that is committed."""
         progress = self.raft.members.get(number)
@@ -144,6 +150,17 @@ class Consensus:
         except Dropped:
             pass  # a proposal that was passed on; who made it asks again
         self._pump()
+
+    def stand(self) -> None:
+        """For election, now: nobody else could."""
+        self.raft.campaign()
+        self._pump()
+
+    def step_down(self) -> None:
+        """As the leader, after a sleep in which others may have been elected: ask before leading on."""
+        if self.is_leader:
+            self.raft.become(Role.FOLLOWER, self.raft.term)
+            self._pump()
 
     def unreachable(self, number: int) -> None:
         """What was sent to it last may be lost."""

@@ -64,6 +64,15 @@ class Remove(Command, frozen=True, tag="remove"):
     revoke: bool
 
 
+class NoteRenewal(Command, frozen=True, tag="note-renewal"):
+    """A certificate that ran out is renewed, once, for this key: noted before the new one is handed out."""
+
+    serial_number: str
+    """Of the old certificate, in hex."""
+    key: bytes
+    """The digest of the new one's key."""
+
+
 class CreateToken(Command, frozen=True, tag="create-token"):
     token: str
     digest: bytes
@@ -85,7 +94,9 @@ class ReleaseName(Command, frozen=True, tag="release-name"):
     owner: str
 
 
-AnyCommand = Found | Admit | Readmit | Announce | Remove | CreateToken | DropToken | ClaimName | ReleaseName
+AnyCommand = (
+    Found | Admit | Readmit | Announce | Remove | NoteRenewal | CreateToken | DropToken | ClaimName | ReleaseName
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(AnyCommand).decode

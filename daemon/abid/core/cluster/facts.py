@@ -70,6 +70,8 @@ class Facts(msgspec.Struct):
     tokens: dict[str, Token] = {}
     names: dict[str, Name] = {}
     next_epoch: int = 1
+    renewals: dict[str, bytes] = {}
+    """For which key each certificate was renewed that had run out."""
     applied: dict[int, Applied] = {}
 
     def apply(self, command: AnyCommand) -> Result:
@@ -95,6 +97,8 @@ class Facts(msgspec.Struct):
                 return self._announce(command)
             case commands.Remove():
                 return self._remove(command)
+            case commands.NoteRenewal():
+                return self._note_renewal(command)
             case commands.CreateToken():
                 return self._create_token(command)
             case commands.DropToken():
@@ -170,6 +174,18 @@ class Facts(msgspec.Struct):
 
     def of_node(self, node: str) -> Member | None:
         return next((member for member in self.members.values() if member.node == node), None)
+
+    def is_revoked(self, node: str) -> bool:
+        return node in self.revoked
+
+    def renewed_for(self, serial: str) -> bytes | None:
+        return self.renewals.get(serial)
+
+    def _note_renewal(self, command: commands.NoteRenewal) -> Result:
+        key = self.renewals.setdefault(command.serial_number, command.key)
+        if key != command.key:
+            return Result("renewed_before", "this certificate ran out and was renewed before")
+        return Result()
 
     # Tokens.
 

@@ -1,0 +1,157 @@
+"""Who may become a member, and who gets a certificate: what a host without one asks, answered by the leader.
+
+Any member can be asked, and passes it on to the leader. The leader has the cluster agree on the admission first and
+signs then: a certificate that nobody knows of must not be. The other way round, an admission whose certificate was lost
+on its way costs one use of the token.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from abi.errors import AbiError
+from abi.wire.peers import Admitted, Join, PeerKind, Renew, Renewed
+from abid.cluster import credentials
+from abid.cluster.asking import NOT_LEADER
+from abid.cluster.authority import Authority, Ended
+from abid.cluster.certificates import Subject
+from abid.cluster.consensus import NotLeader
+from abid.cluster.door import Stranger
+from abid.cluster.peer import Peer
+from abid.cluster.refusal import Code, refused
+from abid.cluster.requests import Body, PeerSaidNo
+from abid.cluster.token import digest
+from abid.core.cluster import commands
+
+if TYPE_CHECKING:
+    from abid.cluster.member import Member
+
+log = logging.getLogger(__name__)
+
+ALIVE_S = 2.0
+"""For a member to say that it lives, when another host would join under its identity."""
+T = TypeVar("T")
+JOIN, RENEW, RENEW_OWN = "join", "renew", "renew-own"
+
+
+class Denied(AbiError):
+    """The cluster says no; ``code`` says why."""
+
+    code = "denied"
+
+
+class Admission:
+    """One member's part in it: it asks the leader, or is the leader."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    # A stranger asks.
+
+    async def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
+        """Answer it, or say why not."""
+        try:
+            if isinstance(message, Join):
+                admitted = await self._ask(JOIN, message, lambda: self.admit(message), Admitted)
+                log.info("node %s (%s) joined as member %d", message.node, message.name, admitted.number)
+                stranger.answer(PeerKind.ADMITTED, admitted)
+            else:
+                renewed = await self._ask(RENEW, message, lambda: self.renew(message), Renewed)
+                stranger.answer(PeerKind.RENEWED, renewed)
+        except AbiError as error:
+            log.info("%s asked in vain: %s", stranger.address, error)
+            stranger.refuse(error)
+
+    async def _ask(self, verb: str, message: Join | Renew, here: Callable[[], Awaitable[T]], answer: type[T]) -> T:
+        member = self._member
+        if member.consensus.is_leader:
+            return await here()
+        node = member.node_of(member.consensus.leader)
+        if node is None:
+            raise NotLeader(0)
+        peer = await member.reach.peer(node)
+        body = {"message": msgspec.msgpack.encode(message)}
+        try:
+            said = await member.requests.ask(peer, verb, body, member.request_timeout_s())
+        except PeerSaidNo as error:
+            raise Denied(error.message, code=error.code, hint=error.hint) from None
+        return msgspec.msgpack.decode(said["message"], type=answer)
+
+    # As the leader.
+
+    async def on_join(self, peer: Peer, body: Body) -> Body:
+        return {"message": msgspec.msgpack.encode(await self.admit(_read(body, Join)))}
+
+    async def on_renew(self, peer: Peer, body: Body) -> Body:
+        return {"message": msgspec.msgpack.encode(await self.renew(_read(body, Renew)))}
+
+    async def on_renew_own(self, peer: Peer, body: Body) -> Body:
+        """A member asks for itself, over its own connection, while its certificate is good."""
+        return {"certificate": self._authority().sign(body["request"], self._subject(peer.node), time.time())}
+
+    async def admit(self, message: Join) -> Admitted:
+        """Raises Denied and what the cluster could not do."""
+        member = self._member
+        authority = self._authority()
+        facts = member.consensus.facts
+        if message.cluster != facts.cluster:
+            raise refused(Code.OTHER_CLUSTER, f"this is cluster {facts.cluster}")
+        await self._check_that_it_is_no_copy(message.node)
+        result = await member.asking.command(
+            commands.Admit, token=message.token, digest=digest(message.secret), node=message.node, name=message.name,
+            addresses=message.addresses,
+        )  # fmt: skip
+        if result.refused:
+            raise Denied(result.told, code=result.refused)
+        assert isinstance(result.value, int)
+        facts = member.consensus.facts
+        certificate = authority.sign(message.request, self._subject(message.node), time.time())
+        others = tuple(other.addresses for other in facts.members.values() if other.addresses)
+        return Admitted(certificate, member.credentials.secret, facts.incarnation, result.value, others)
+
+    async def _check_that_it_is_no_copy(self, node: str) -> None:
+        """A host whose disk was copied has the identity of another one. If that one lives, this one is the copy."""
+        member = self._member
+        if node == member.node:
+            raise refused(Code.COPY, f"node {node} is the leader itself, and is alive")
+        known = member.consensus.facts.of_node(node)
+        peer = member.peers.connected.get(node)
+        if known is not None and peer is not None and await peer.answers(ALIVE_S):
+            raise refused(Code.COPY, f"node {node} ({known.name}) is a member already, and is alive")
+
+    async def renew(self, message: Renew) -> Renewed:
+        """For a host that slept through the end of its certificate. Raises CertificateError and Denied."""
+        member = self._member
+        facts = member.consensus.facts
+        ended = Ended(message.certificate, message.request, message.proof)
+        renewal = self._authority().renew_ended(ended, facts.incarnation, time.time(), facts)
+        if facts.of_node(renewal.subject.node) is None:
+            raise refused(Code.REVOKED, f"node {renewal.subject.node} is no member of this cluster any more")
+        result = await member.asking.command(commands.NoteRenewal, serial_number=renewal.serial, key=renewal.key)
+        if result.refused:
+            raise Denied(result.told, code=result.refused)
+        return Renewed(renewal.certificate)
+
+    def _subject(self, node: str) -> Subject:
+        facts = self._member.consensus.facts
+        return Subject(node, facts.cluster, facts.incarnation)
+
+    def _authority(self) -> Authority:
+        """Raises AbiError where we do not lead, or cannot sign."""
+        member = self._member
+        if not member.consensus.is_leader:
+            raise AbiError("another host leads the cluster", code=NOT_LEADER)
+        if member.authority is None:
+            member.authority = credentials.load_authority(member.folder)
+        if member.authority is None:
+            raise Denied("the leader does not hold the authority's key", hint="see its log; was its disk restored?")
+        return member.authority
+
+
+def _read(body: Body, kind: type[T]) -> T:
+    return msgspec.msgpack.decode(body["message"], type=kind)

@@ -1,0 +1,402 @@
+"""A host and its cluster: alone, a member, or on its way from one to the other.
+
+Every daemon begins alone, with no port open. ``found`` makes a cluster of one, ``join`` a member of another's; both are
+on disk before they are said to be done, and a start finds them again (``open``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets as lots
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from abi import addresses
+from abi.config import Config
+from abi.errors import AbiError, NetworkDisabled, UsageError
+from abi.wire import join_token
+from abid.cluster import certificates, credentials, interfaces, joining, secret, standing, token
+from abid.cluster.authority import Authority
+from abid.cluster.certificates import Subject
+from abid.cluster.credentials import Credentials
+from abid.cluster.door import PORTS_TRIED_MAX
+from abid.cluster.member import Member
+from abid.cluster.refusal import Code
+from abid.cluster.standing import Standing
+from abid.core.cluster import commands
+from abid.core.cluster.facts import Facts, Result
+from abid.core.raft.configuration import Configuration
+from abid.core.raft.messages import Snapshot
+from abid.raft_store import RaftStore
+from abid.state import Identity
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = "cluster"
+LEAVE_S: Final = 10.0
+"""For the others to take our vote from us; afterwards we go all the same."""
+CATCH_UP_S: Final = 10.0
+"""For a newcomer to be told what the cluster has agreed on: a join is done when the host can take part."""
+
+
+class NotMember(AbiError):
+    """This host belongs to no cluster."""
+
+    code = "not_member"
+
+
+class IsMember(AbiError):
+    """This host belongs to a cluster already."""
+
+    code = "is_member"
+
+
+class Refused(AbiError):
+    """The cluster did not do it; ``code`` says why."""
+
+
+class Cluster:
+    """``on_failure`` is called when the daemon must end: nobody knows what its disk holds."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        identity: Identity,
+        host: str,
+        state_dir: Path,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.config = config
+        self.member: Member | None = None
+        self.removed = ""
+        """Why this host is no member any more, if it was sent away."""
+        self.port = 0
+        self.addresses: tuple[str, ...] = ()
+        self._loop = loop
+        self._identity = identity
+        self._host = host
+        self._folder = state_dir / FOLDER
+        self._on_failure = on_failure
+        self._busy = asyncio.Lock()
+
+    @property
+    def is_enabled(self) -> bool:
+        return bool(self.config.boolean("network.enabled"))
+
+    @property
+    def node(self) -> str:
+        return self._identity.node.hex()
+
+    async def open(self) -> None:
+        """Be again what this host was. Raises AbiError and OSError."""
+        found = credentials.load(self._folder) if (self._folder / credentials.MEMBER).exists() else None
+        if found is None or not self.is_enabled:
+            return
+        await self._be(found, standing.load(self._folder))
+
+    def use(self, config: Config) -> None:
+        """The configuration is another."""
+        self.config = config
+        if self.member is not None:
+            self.member.config = config
+
+    def close(self) -> None:
+        """The daemon is ending."""
+        member, self.member = self.member, None
+        if member is not None:
+            member.close()
+
+    # Founding and joining.
+
+    async def found(self) -> dict[str, Any]:
+        """A new cluster, of this host alone. Raises IsMember, NetworkDisabled, ConfigError, OSError."""
+        async with self._busy:
+            self._check_alone()
+            now = time.time()
+            authority = Authority.found(lots.token_hex(8), now)
+            subject = Subject(self.node, authority.cluster, 1)
+            found = self._store_own(authority, subject, secret.draw(), now)
+            await self._begin(found, Facts(), 1, await self._free_port())
+            log.info("founded cluster %s", authority.cluster)
+            return self._require().shown()
+
+    async def create_token(self, uses: int, valid_s: float) -> dict[str, Any]:
+        """Text by which others join. Raises NotMember, Refused, NoLeader."""
+        member = self._require()
+        if not self.addresses:
+            raise UsageError("this host has no address that others could dial", hint="set network.address")
+        drawn = token.draw(member.credentials.authority_fingerprint, member.consensus.facts.cluster, self._places())
+        ends_ms = int((time.time() + valid_s) * 1000)
+        _done(
+            await member.asking.command(
+                commands.CreateToken,
+                token=drawn.identity,
+                digest=token.digest(drawn.secret),
+                uses=uses,
+                ends_ms=ends_ms,
+            )
+        )
+        return {"token": join_token.to_text(drawn), "id": drawn.identity, "uses": uses, "ends_ms": ends_ms}
+
+    async def join(self, text: str, places: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Become a member of the cluster that a token is for; ``places`` are dialled before those in the token.
+
+        Raises IsMember, NetworkDisabled, UsageError, PeerRefused, NodeUnreachable, CertificateError, OSError.
+        """
+        async with self._busy:
+            self._check_alone()
+            read = join_token.parse(text)
+            read = read._replace(addresses=(*places, *read.addresses))
+            key, request = certificates.new_key_and_request(joining.subject_for(read, self.node))
+            port = await self._free_port()
+            authority, admitted = await joining.join(
+                read, self.node, self._identity.incarnation, self._host, request, self._addresses_at(port),
+                self.config.integer("network.connection_timeout_ms") / 1000,
+            )  # fmt: skip
+            found = credentials.store_member(self._folder, authority, admitted.certificate, key, admitted.secret)
+            hints = tuple(place for one in admitted.addresses for place in one) or read.addresses
+            stands = Standing(admitted.number, port, hints)
+            standing.save(self._folder, stands)
+            await self._be(found, stands)
+            member = self._require()
+            if not await member.wait(lambda: self.node_is_known(member), CATCH_UP_S):
+                log.warning("joined, and not heard from the cluster yet")
+            return member.shown()
+
+    @staticmethod
+    def node_is_known(member: Member) -> bool:
+        """Whether the facts that it has name itself."""
+        return member.number in member.consensus.facts.members
+
+    async def leave(self, *, force: bool = False) -> dict[str, Any]:
+        """Be alone again. ``force``: whether the cluster hears of it or not. Raises NotMember, NoLeader, Refused."""
+        async with self._busy:
+            member = self.member
+            if member is None and not force:
+                self._require()
+            if member is not None and not force and len(member.consensus.facts.members) > 1:
+                _done(await member.asking.command(commands.Remove, number=member.number, revoke=False))
+                await member.wait(lambda: member.number not in member.consensus.configuration.members, LEAVE_S)
+            self.close()
+            credentials.forget(self._folder)
+            standing.forget(self._folder)
+            self.port, self.addresses = 0, ()
+            log.info("left the cluster")
+            return {"left": True}
+
+    async def remove(self, which: str) -> dict[str, Any]:
+        """Send a member away, for good. ``which``: its node, any beginning of it that is unique, or its name."""
+        member = self._require()
+        members = member.consensus.facts.members.values()
+        found = [one for one in members if one.name == which or one.node.startswith(which)]
+        if len(found) != 1:
+            told = "no member is" if not found else f"{len(found)} members are"
+            raise AbiError(f"{told} called {which!r}", code="not_found", hint="`abi network list` shows them")
+        if found[0].node == self.node:
+            raise UsageError("this host itself leaves with `abi cluster leave`")
+        _done(await member.asking.command(commands.Remove, number=found[0].number, revoke=True))
+        return {"removed": found[0].node}
+
+    async def recover(self, *, sure: bool) -> dict[str, Any]:
+        """Go on without the majority that is lost, as a cluster of one, in a new incarnation that the old refuses.
+
+        Raises NotMember; Refused while a majority answers, and when not ``sure``, with what may be lost.
+        """
+        async with self._busy:
+            member = self._require()
+            if await self._quorum_answers(member):
+                raise Refused("a majority of the voters answers: nothing has to be recovered", code="quorum")
+            authority = credentials.load_authority(self._folder)
+            if authority is None:
+                raise Refused(
+                    "this host never voted, and does not hold the authority's key",
+                    code="no_key", hint="recover on a host that voted: `abi network status` names them",
+                )  # fmt: skip
+            facts, raft = member.consensus.facts, member.consensus.raft
+            told = {
+                "applied": raft.log.applied,
+                "last": raft.log.last_index,
+                "voters": member.shown()["voters"],
+                "lost_members": [one.node for one in facts.members.values() if one.node != self.node],
+            }
+            if not sure:
+                raise Refused(
+                    f"this would found the cluster anew from what this host knows (entry {raft.log.applied}); what the "
+                    f"others agreed on after that is lost, and {len(told['lost_members'])} other hosts must join again",
+                    code="unsure", hint="--yes does it",
+                )  # fmt: skip
+            incarnation, number, port = facts.incarnation + 1, facts.next_number, self.port
+            member.close()
+            self.member = None
+            now = time.time()
+            found = self._store_own(authority, Subject(self.node, facts.cluster, incarnation), secret.draw(), now)
+            await self._begin(found, facts, number, port)
+            return {**told, "incarnation": incarnation}
+
+    async def _quorum_answers(self, member: Member) -> bool:
+        try:
+            await asyncio.wait_for(member.asking.read("name", name=""), 2.0)
+        except (AbiError, TimeoutError):
+            return False
+        return True
+
+    def _store_own(self, authority: Authority, subject: Subject, drawn: bytes, now: float) -> Credentials:
+        """This host as the one that signs for itself."""
+        key, request = certificates.new_key_and_request(subject)
+        certificate = authority.sign(request, subject, now)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        credentials.store_authority_key(self._folder, authority.key_pem())
+        return credentials.store_member(self._folder, authority.certificate, certificate, key, drawn)
+
+    async def _begin(self, found: Credentials, facts: Facts, number: int, port: int) -> None:
+        """As the only member: what has been agreed on so far is where the log begins."""
+        command = commands.Found(
+            origin=number, serial=self._identity.incarnation << 32, at_ms=int(time.time() * 1000), number=number,
+            cluster=found.subject.cluster, incarnation=found.subject.incarnation, node=self.node, name=self._host,
+            addresses=self._addresses_at(port),
+        )  # fmt: skip
+        _done(facts.apply(command))
+        stands = Standing(number, port, ())
+        path = stands.store_path(self._folder)
+        path.unlink(missing_ok=True)
+        store = RaftStore(path)
+        store.load()
+        written: asyncio.Future[Exception | None] = self._loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            self._loop.call_soon_threadsafe(written.set_result, error)
+
+        begin = Snapshot(1, 1, Configuration(voters=frozenset({number})), facts.encoded())
+        store.compact(begin, done)
+        error = await written
+        store.close()
+        if error is not None:
+            raise error
+        standing.save(self._folder, stands)
+        await self._be(found, stands)
+        member = self._require()
+        member.consensus.stand()
+        await member.wait(lambda: member.consensus.is_leader, LEAVE_S)
+
+    async def _be(self, found: Credentials, stands: Standing) -> None:
+        """A member, from now on."""
+        store = RaftStore(stands.store_path(self._folder))
+        stored = store.load()
+        member = Member(
+            self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed
+        )
+        member.hints = stands.hints
+        try:
+            self.port = await member.start(self._listen_on(), stands.port, may_move=self._may_move)
+        except BaseException:
+            store.close()
+            raise
+        self.member = member
+        self.addresses = member.peers.addresses = self._addresses_at(self.port)
+        if self.port != stands.port:
+            standing.save(self._folder, stands._replace(port=self.port))
+
+    def _on_member_failed(self, error: Exception) -> None:
+        if isinstance(error, AbiError) and error.code == Code.REVOKED:
+            self.removed = error.message
+            log.warning("this host was removed from its cluster")
+            self.close()
+        else:
+            self._on_failure(error)
+
+    # Where.
+
+    @property
+    def _may_move(self) -> bool:
+        """Whether another port will do: nobody has set this one."""
+        return self.config.settings["network.port"].origin == "default"
+
+    def _listen_on(self) -> list[str]:
+        bind = self.config.text("network.bind")
+        return [interface.address for interface in interfaces.found(bind)]
+
+    async def _free_port(self) -> int:
+        """The port that this host will take, if nobody else takes it in the meantime. Raises UsageError."""
+        port = self.config.integer("network.port")
+        last = port + PORTS_TRIED_MAX if self._may_move and port else port
+        for candidate in range(port, last + 1):
+            try:
+                server = await self._loop.create_server(asyncio.Protocol, self._listen_on(), candidate)
+            except OSError as error:
+                problem = error
+                continue
+            found = int(server.sockets[0].getsockname()[1])
+            server.close()
+            await server.wait_closed()
+            return found
+        raise UsageError(f"port {port} cannot be opened: {problem.strerror}", hint="set network.port to a free one")
+
+    def _addresses_at(self, port: int) -> tuple[str, ...]:
+        text = self.config.text("network.address")
+        if text:
+            host, own = addresses.split(text)
+            return (_joined(host, own or port),)
+        return tuple(_joined(address, port) for address in self._listen_on())
+
+    def _places(self) -> list[str]:
+        """What a token names: ourselves first, then the other members, one address each."""
+        facts = self._require().consensus.facts
+        others = [one.addresses[0] for one in facts.members.values() if one.addresses and one.node != self.node]
+        return [*self.addresses[:2], *others]
+
+    def _check_alone(self) -> None:
+        if not self.is_enabled:
+            raise NetworkDisabled()
+        if self.member is not None or (self._folder / credentials.MEMBER).exists():
+            raise IsMember(
+                "this host belongs to a cluster already",
+                hint="`abi network status` shows it, `abi cluster leave` ends it",
+            )
+
+    def _require(self) -> Member:
+        if not self.is_enabled:
+            raise NetworkDisabled()
+        if self.member is None:
+            raise NotMember(
+                "this host belongs to no cluster", hint="`abi cluster init` founds one, `abi cluster join` joins one"
+            )
+        return self.member
+
+    # Names, which actors will have.
+
+    async def name(self, op: str, name: str, owner: str = "") -> dict[str, Any]:
+        """``claim``, ``release`` or ``get``. Raises NotMember, NoLeader, Refused."""
+        member = self._require()
+        if op == "get":
+            return {"owner": _done(await member.asking.read("name", name=name)).value}
+        kind = commands.ClaimName if op == "claim" else commands.ReleaseName
+        return {"epoch": _done(await member.asking.command(kind, name=name, owner=owner)).value}
+
+    def status(self) -> dict[str, Any]:
+        """For `abi network status`, whatever this host is."""
+        told: dict[str, Any] = {
+            "enabled": self.is_enabled,
+            "port": self.port or self.config.integer("network.port"),
+            "discovery_enabled": self.config.boolean("network.discovery_enabled"),
+            "broadcast_interval_ms": self.config.integer("network.broadcast_interval_ms"),
+            "node": self.node,
+            "joined": self.member is not None,
+            "removed": self.removed,
+            "nodes": [],
+        }
+        return told if self.member is None else {**told, **self.member.shown()}
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _done(result: Result) -> Result:
+    """Raises Refused for what was not done."""
+    if result.refused:
+        raise Refused(result.told, code=result.refused)
+    return result

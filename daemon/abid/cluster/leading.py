@@ -1,0 +1,118 @@
+"""What the leader sees to: that the right hosts vote, and that each of them could sign for newcomers if we were lost.
+
+Nobody votes before it holds the authority's key: a new leader that could not sign would let nobody in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from abi.errors import AbiError
+from abid.cluster import credentials
+from abid.cluster.peer import Peer
+from abid.cluster.requests import Body
+from abid.core.cluster.voters import Standing, next_change
+from abid.core.raft.change import encoded
+
+if TYPE_CHECKING:
+    from abid.cluster.member import Member
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5
+"""Between two looks at who votes and who should; followers catch up, members die."""
+KEY = "authority-key"
+
+
+class Leading:
+    """``look`` whenever something changed; nothing happens where we do not lead."""
+
+    def __init__(self, member: Member, loop: asyncio.AbstractEventLoop) -> None:
+        self._member = member
+        self._loop = loop
+        self._holders: set[int] = set()
+        """Members that are known to hold the key, in this term of ours."""
+        self._handing: dict[int, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """See that the next step towards the right voters is taken."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        consensus = self._member.consensus
+        if not consensus.is_leader:
+            self._holders.clear()
+            return
+        self._timer = self._loop.call_later(LOOK_S, self.look)
+        if not consensus.may_change:
+            return
+        number = consensus.raft.number
+        standings = {
+            other: Standing(
+                alive=other == number or self._member.is_alive(other),
+                caught_up=other == number or (consensus.caught_up(other) and other in self._holders),
+            )
+            for other in consensus.facts.members
+        }
+        for other, standing in standings.items():
+            if other != number and other not in self._holders and standing.alive:
+                self._hand_key_to(other)
+        proposal = next_change(consensus.configuration, standings, number)
+        if proposal is not None:
+            log.info("the voters change: %s", ", ".join(f"{c.kind.name.lower()} {c.node}" for c in proposal.changes))
+            consensus.propose_change(encoded(proposal))
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._handing.values():
+            task.cancel()
+
+    def _hand_key_to(self, number: int) -> None:
+        consensus = self._member.consensus
+        if number in self._handing or number not in self._candidates():
+            return
+        task = self._loop.create_task(self._hand_key(number, consensus.raft.term))
+        self._handing[number] = task
+        task.add_done_callback(lambda _: self._handing.pop(number, None))
+
+    def _candidates(self) -> set[int]:
+        """Voters, and as many learners as might have to take a voter's place: not everybody needs the key."""
+        configuration = self._member.consensus.configuration
+        learners = [number for number in sorted(configuration.learners) if self._member.is_alive(number)]
+        return set(configuration.all_voters) | set(learners[: 5 + 1 - len(configuration.voters)])
+
+    async def _hand_key(self, number: int, term: int) -> None:
+        member = self._member
+        node = member.node_of(number)
+        authority = credentials.load_authority(member.folder)
+        if node is None or authority is None:
+            return
+        try:
+            peer = await member.reach.peer(node)
+            body = {"key": authority.key_pem(), "term": term}
+            await member.requests.ask(peer, KEY, body, member.request_timeout_s())
+        except AbiError as error:
+            log.info("member %d did not take the authority's key: %s", number, error)
+            return
+        if member.consensus.is_leader and member.consensus.raft.term == term:
+            self._holders.add(number)
+            self.look()
+
+    # As somebody who is to vote.
+
+    async def on_key(self, peer: Peer, body: Body) -> Body:
+        """The leader hands us the authority's key."""
+        member = self._member
+        consensus = member.consensus
+        if member.node_of(consensus.leader) != peer.node and consensus.leader:
+            raise AbiError("only the leader hands out the authority's key", code="denied")
+        from abid.cluster.authority import Authority
+
+        authority = Authority.load(member.credentials.authority_certificate, body["key"])
+        credentials.store_authority_key(member.folder, authority.key_pem())
+        member.authority = authority
+        return {}

@@ -1,0 +1,291 @@
+"""This host as a member of its cluster: what connects peers, Raft, membership and the leader's duties.
+
+    peers ──frames──▶ Member ──▶ consensus (RAFT), health (GOSSIP), requests (REQUEST, RESPONSE), admission (strangers)
+      ▲                                  │
+      └──────── reach ◀── to whom ───────┘
+
+Raft and membership know members by number; connections know them by node. A number is never used again, so that a host
+that lost what it had promised goes on as somebody new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from abi.config import Config
+from abi.errors import AbiError, ProtocolError
+from abi.wire.peers import Join, PeerKind, Renew
+from abid.cluster import admission, asking, leading
+from abid.cluster.admission import Admission
+from abid.cluster.asking import Asking
+from abid.cluster.authority import Authority
+from abid.cluster.consensus import Consensus
+from abid.cluster.credentials import Credentials
+from abid.cluster.door import Stranger
+from abid.cluster.health import Health
+from abid.cluster.leading import Leading
+from abid.cluster.peer import Peer
+from abid.cluster.peers import Peers
+from abid.cluster.reach import Reach
+from abid.cluster.refusal import Code
+from abid.cluster.requests import Requests
+from abid.core.raft.messages import Message
+from abid.raft_store import RaftStore, Stored
+from abid.state import Identity
+
+log = logging.getLogger(__name__)
+
+MESSAGES_MAX: Final = 1_000
+"""Of Raft in one frame; a leader has far fewer for one member."""
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+class Member:
+    """From ``start`` to ``close``. ``on_failure`` is told when this host can be no member any more, with the reason."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        identity: Identity,
+        number: int,
+        credentials: Credentials,
+        store: RaftStore,
+        stored: Stored,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.config = config
+        self.node = identity.node.hex()
+        self.number = number
+        self.folder: Path = credentials.folder
+        self.credentials = credentials
+        self.authority: Authority | None = None
+        self.hints: tuple[str, ...] = ()
+        """Addresses to dial while the facts name nobody yet: a newcomer's."""
+        self._loop = loop
+        self._on_failure = on_failure
+        self._store = store
+        lots = random.SystemRandom()
+        self.peers = Peers(loop, self, credentials, identity.incarnation)
+        self.reach = Reach(
+            loop, self.peers, self._addresses_of, lots.uniform, self._connection_timeout_s, self._on_refused
+        )
+        self.consensus = Consensus(
+            loop, store, stored, number, lots.randint, self._send_raft, self._on_change, on_failure
+        )
+        self._nodes: dict[int, str] = {}
+        """By number, as connections showed it; the facts know better, but a newcomer has none yet."""
+        others = self.consensus.facts.members
+        self.health = Health(
+            loop, number, others, identity.incarnation, self._send_gossip, self._dial, self._on_change, self._on_woken
+        )
+        self._leading = Leading(self, loop)
+        self._admission = Admission(self)
+        self.requests = Requests(loop)
+        self.asking = Asking(
+            loop, self.consensus, self.requests, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
+            self.request_timeout_s,
+        )  # fmt: skip
+        self.requests.handlers = {
+            asking.COMMAND: self.asking.on_command,
+            asking.READ: self.asking.on_read,
+            admission.JOIN: self._admission.on_join,
+            admission.RENEW: self._admission.on_renew,
+            admission.RENEW_OWN: self._admission.on_renew_own,
+            leading.KEY: self._leading.on_key,
+        }
+        self._answering: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    async def start(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
+        """Open the port, and take part. Returns the port. Raises ConfigError."""
+        port = await self.peers.listen(hosts, port, may_move=may_move)
+        self.consensus.start()
+        self.health.start()
+        return port
+
+    def close(self) -> None:
+        """Say goodbye. What was to be stored is stored."""
+        self.health.close()
+        self._leading.close()
+        self.consensus.close()
+        self.reach.close()
+        for task in self._answering:
+            task.cancel()
+        self.peers.close()
+        self._store.close()
+
+    async def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether it came to be so: looked at after every change."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # Who is who.
+
+    def node_of(self, number: int) -> str | None:
+        """The node of a member."""
+        if number == self.number:
+            return self.node
+        member = self.consensus.facts.members.get(number)
+        return self._nodes.get(number) if member is None else member.node
+
+    def is_alive(self, number: int) -> bool:
+        return self.health.is_alive(number)
+
+    def is_revoked(self, node: str) -> bool:
+        return self.consensus.facts.is_revoked(node)
+
+    def _addresses_of(self, node: str) -> Sequence[str]:
+        member = self.consensus.facts.of_node(node)
+        return member.addresses if member is not None else self.hints
+
+    def request_timeout_s(self) -> float:
+        return self.config.integer("network.request_timeout_ms") / 1000
+
+    def _connection_timeout_s(self) -> float:
+        return self.config.integer("network.connection_timeout_ms") / 1000
+
+    # What is sent.
+
+    def _send_raft(self, message: Message) -> None:
+        node = self.node_of(message.receiver)
+        if node is None or not self.reach.send(node, PeerKind.RAFT, _encode([message])):
+            self._loop.call_soon(self.consensus.unreachable, message.receiver)
+
+    def _send_gossip(self, number: int, payload: bytes) -> None:
+        node = self.node_of(number)
+        if node is not None:
+            self.reach.send(node, PeerKind.GOSSIP, payload)
+
+    def _dial(self, number: int) -> None:
+        node = self.node_of(number)
+        if node in self.peers.connected:
+            self.health.on_connected(number)
+        elif node is not None:
+            self.reach.want(node)
+
+    # What happens; the owner of the peers.
+
+    def on_connected(self, peer: Peer) -> None:
+        self.reach.on_connected(peer.node)
+        member = self.consensus.facts.of_node(peer.node)
+        if member is not None:
+            self.health.on_connected(member.number)
+        self._changed.set()
+
+    def on_message(self, peer: Peer, kind: int, payload: bytes) -> None:
+        """Raises ProtocolError."""
+        match kind:
+            case PeerKind.RAFT:
+                self._on_raft(peer, payload)
+            case PeerKind.GOSSIP:
+                member = self.consensus.facts.of_node(peer.node)
+                if member is not None:
+                    self.health.on_message(member.number, payload)
+            case PeerKind.REQUEST:
+                self.requests.on_request(peer, payload)
+            case PeerKind.RESPONSE:
+                self.requests.on_response(peer, payload)
+            case _:
+                raise ProtocolError(f"a frame of kind {kind} has no place between members")
+
+    def _on_raft(self, peer: Peer, payload: bytes) -> None:
+        try:
+            said = _decode(payload)
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"Raft's messages do not decode: {error}") from None
+        for message in said[:MESSAGES_MAX]:
+            known = self.consensus.facts.members.get(message.sender)
+            if known is None:
+                self._nodes[message.sender] = peer.node
+            elif known.node != peer.node:
+                raise ProtocolError(f"node {peer.node} speaks for member {message.sender}, which is {known.node}")
+            if message.receiver == self.number:
+                self.consensus.on_message(message)
+
+    def on_closed(self, peer: Peer, orderly: bool) -> None:
+        self.requests.on_closed(peer)
+        member = self.consensus.facts.of_node(peer.node)
+        if member is not None:
+            self.consensus.unreachable(member.number)
+            self.health.on_closed(member.number, peer, orderly)
+        if peer.why is not None and not self.is_revoked(peer.node):
+            self._on_refused(peer.why)
+        self._changed.set()
+
+    def _on_refused(self, error: AbiError) -> None:
+        """Another member will not speak with us."""
+        if error.code == Code.REVOKED:
+            self._on_failure(error)
+
+    def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
+        task = self._loop.create_task(self._admission.on_stranger(stranger, message))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def _on_woken(self) -> None:
+        """This host was suspended; whoever led may not lead any more."""
+        self.consensus.step_down()
+
+    def _on_change(self) -> None:
+        """Facts, voters, leader, or somebody's health."""
+        members = self.consensus.facts.members
+        self.health.configure(members)
+        for number in [number for number in self._nodes if number in members]:
+            del self._nodes[number]
+        for node in list(self.peers.connected):
+            if self.is_revoked(node):
+                self.peers.revoke(node)
+                self.reach.forget(node)
+        self._leading.look()
+        self._changed.set()
+
+    # What people ask.
+
+    def shown(self) -> dict[str, Any]:
+        """For `abi network status`."""
+        consensus, facts = self.consensus, self.consensus.facts
+        raft = consensus.raft
+        leader = facts.members.get(consensus.leader)
+        return {
+            "cluster": facts.cluster,
+            "incarnation": facts.incarnation,
+            "number": self.number,
+            "role": raft.role.value,
+            "term": raft.term,
+            "leader": None if leader is None else leader.node,
+            "voters": sorted(self.node_of(number) or str(number) for number in consensus.configuration.all_voters),
+            "applied": raft.log.applied,
+            "committed": raft.log.committed,
+            "certificate_ends_s": round(self.credentials.not_after),
+            "refused": dict(self.peers.refusals),
+            "nodes": [
+                {
+                    "id": member.node,
+                    "number": member.number,
+                    "name": member.name,
+                    "address": member.addresses[0] if member.addresses else "",
+                    "addresses": list(member.addresses),
+                    "state": self.health.state_of(member.number),
+                    "connected": member.node == self.node or member.node in self.peers.connected,
+                    "voter": member.number in consensus.configuration.all_voters,
+                    "leader": member.number == consensus.leader,
+                    "joined_ms": member.joined_ms,
+                }
+                for member in facts.members.values()
+            ],
+        }

@@ -1,0 +1,108 @@
+"""Connections with members, made when they are needed: by what is to be sent, or by a wish to know them alive.
+
+One dial a member is under way at a time, and after one that failed there is a pause, drawn by lot, that doubles up to a
+limit: members that come back are not met by all the others at once. What cannot be sent now is dropped; Raft and
+membership say again what matters, and who asks a question waits for the connection itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from abi.errors import AbiError
+from abid.cluster.peer import Peer
+from abid.cluster.peers import Peers
+from abid.cluster.refusal import PeerRefused
+
+log = logging.getLogger(__name__)
+
+PAUSE_S: Final = 0.1
+"""After the first dial that failed; a leader's death is noticed by its followers within a few of these."""
+PAUSE_S_MAX: Final = 5.0
+"""Below the ten seconds after which a silent member is held for dead."""
+
+
+class Reach:
+    """``addresses_of`` gives what is known of a node now; ``timeout_s`` is dial and greeting together."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        peers: Peers,
+        addresses_of: Callable[[str], Sequence[str]],
+        draw: Callable[[float, float], float],
+        timeout_s: Callable[[], float],
+        on_refused: Callable[[AbiError], None],
+    ) -> None:
+        self._loop = loop
+        self._peers = peers
+        self._addresses_of = addresses_of
+        self._draw = draw
+        self._timeout_s = timeout_s
+        self._on_refused = on_refused
+        self._dials: dict[str, asyncio.Task[Peer]] = {}
+        self._pauses: dict[str, tuple[float, float]] = {}
+        """By node: the last pause, and when it ends."""
+
+    def send(self, node: str, kind: int, payload: bytes) -> bool:
+        """Now, or not at all; but then there may be a connection the next time."""
+        if self._peers.send(node, kind, payload):
+            return True
+        self.want(node)
+        return False
+
+    def want(self, node: str) -> None:
+        """Dial it, unless that is under way or failed just now."""
+        if node in self._dials or node in self._peers.connected or node == self._peers.node:
+            return
+        _, until = self._pauses.get(node, (0.0, 0.0))
+        if self._loop.time() >= until:
+            self._dial(node)
+
+    async def peer(self, node: str) -> Peer:
+        """Its connection, made now if there is none. Raises NodeUnreachable and PeerRefused."""
+        connected = self._peers.connected.get(node)
+        if connected is not None:
+            return connected
+        return await asyncio.shield(self._dials.get(node) or self._dial(node))
+
+    def on_connected(self, node: str) -> None:
+        """By whomever it was made."""
+        self._pauses.pop(node, None)
+
+    def forget(self, node: str) -> None:
+        """It is no member any more."""
+        self._pauses.pop(node, None)
+        dial = self._dials.pop(node, None)
+        if dial is not None:
+            dial.cancel()
+
+    def close(self) -> None:
+        for dial in list(self._dials.values()):
+            dial.cancel()
+
+    def _dial(self, node: str) -> asyncio.Task[Peer]:
+        task = self._loop.create_task(self._peers.dial(self._addresses_of(node), self._timeout_s(), node))
+        self._dials[node] = task
+        task.add_done_callback(lambda done: self._on_dialled(node, done))
+        return task
+
+    def _on_dialled(self, node: str, dial: asyncio.Task[Peer]) -> None:
+        if self._dials.get(node) is dial:
+            del self._dials[node]
+        if dial.cancelled():
+            return
+        error = dial.exception()
+        if error is None:
+            self._pauses.pop(node, None)
+            return
+        before, _ = self._pauses.get(node, (0.0, 0.0))
+        pause = min(before * 2, PAUSE_S_MAX) if before else PAUSE_S
+        self._pauses[node] = pause, self._loop.time() + self._draw(pause / 2, pause)
+        level = logging.DEBUG if isinstance(error, AbiError) else logging.ERROR
+        if isinstance(error, PeerRefused):
+            self._on_refused(error)
+        log.log(level, "node %s cannot be reached: %s", node, error)

@@ -1,0 +1,168 @@
+"""The door to the cluster: what people ask of it, and the cluster itself only where there is one.
+
+A host that belongs to none loads neither TLS nor SQLite and opens no port: all that lies behind ``Network.cluster``,
+which is made when a member's credentials lie on the disk, or when somebody founds or joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from abi.config import Config
+from abi.errors import AbiError, UsageError
+from abid.state import Identity
+
+if TYPE_CHECKING:
+    from abid.cluster.cluster import Cluster
+    from abid.control import Answer, Words
+    from abid.node import Node
+
+log = logging.getLogger(__name__)
+
+CREDENTIALS: Final = Path("cluster", "node.pem")
+"""Below the state directory, where this host is a member; see ``cluster.credentials``."""
+USES_MAX: Final = 10_000
+VALID_S_MAX: Final = 366 * 24 * 3600.0
+
+
+class Network:
+    """``fail`` ends the daemon: nobody knows what its disk holds."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Callable[[], Config],
+        identity: Identity,
+        host: str,
+        state_dir: Path,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._identity = identity
+        self._host = host
+        self._state_dir = state_dir
+        self._fail = fail
+        self._cluster: Cluster | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Be a member again, if this host was one. Raises AbiError and OSError."""
+        if (self._state_dir / CREDENTIALS).exists() and self._config().boolean("network.enabled"):
+            await self.cluster.open()
+
+    def close(self) -> None:
+        """The daemon is ending."""
+        for task in self._tasks:
+            task.cancel()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._cluster is None:
+            from abid.cluster.cluster import Cluster
+
+            self._cluster = Cluster(self._loop, self._config(), self._identity, self._host, self._state_dir, self._fail)
+        return self._cluster
+
+    def reload(self) -> None:
+        """The configuration is another."""
+        if self._cluster is not None:
+            self._cluster.use(self._config())
+
+    def status(self) -> dict[str, Any]:
+        """For `abi network status`. Where nothing of the cluster is loaded, nothing is loaded for this."""
+        if self._cluster is not None:
+            return self._cluster.status()
+        config = self._config()
+        return {
+            "enabled": config.boolean("network.enabled"),
+            "port": config.integer("network.port"),
+            "discovery_enabled": config.boolean("network.discovery_enabled"),
+            "broadcast_interval_ms": config.integer("network.broadcast_interval_ms"),
+            "node": self._identity.node.hex(),
+            "joined": False,
+            "removed": "",
+            "nodes": [],
+        }
+
+    def answer_later(self, answer: Answer, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        """Tell the outcome when it is known."""
+        task = self._loop.create_task(self._answer(answer, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, answer: Answer, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        try:
+            answer.result(await work)
+        except AbiError as error:
+            answer.fail(error)
+        except OSError as error:
+            answer.fail(AbiError(f"it could not be done: {error}"))
+        except asyncio.CancelledError:
+            answer.fail(AbiError("the daemon stopped before it was done", code="unreachable"))
+            raise
+        except Exception:
+            log.exception("a request about the cluster could not be carried out")
+            answer.fail(AbiError("the daemon could not do this; its log says why"))
+
+
+def _status(node: Node, words: Words, answer: Answer) -> None:
+    answer.result(node.network.status())
+
+
+def _init(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.found())
+
+
+def _token(node: Node, words: Words, answer: Answer) -> None:
+    uses, valid_s = int(words.get("uses") or 1), float(words.get("valid_s") or 3600)
+    if not 1 <= uses <= USES_MAX:
+        raise UsageError(f"a token has 1 to {USES_MAX} uses, not {uses}")
+    if not 1 <= valid_s <= VALID_S_MAX:
+        raise UsageError("a token is valid for a second at least and a year at most")
+    node.network.answer_later(answer, node.network.cluster.create_token(uses, valid_s))
+
+
+def _join(node: Node, words: Words, answer: Answer) -> None:
+    places = tuple(str(place) for place in words.get("addresses") or ())
+    node.network.answer_later(answer, node.network.cluster.join(str(words["token"]), places))
+
+
+def _leave(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.leave(force=bool(words.get("force"))))
+
+
+def _recover(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.recover(sure=bool(words.get("sure"))))
+
+
+def _remove(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.remove(str(words["target"])))
+
+
+def _name(op: str) -> Callable[[Node, Words, Answer], None]:
+    def handle(node: Node, words: Words, answer: Answer) -> None:
+        owner = str(words.get("owner") or node.identity.hex())
+        node.network.answer_later(answer, node.network.cluster.name(op, str(words["name"]), owner))
+
+    return handle
+
+
+OPERATIONS: Final[dict[str, Callable[[Any, Words, Answer], None]]] = {
+    "network-status": _status,
+    "network-remove": _remove,
+    "cluster-init": _init,
+    "cluster-token": _token,
+    "cluster-join": _join,
+    "cluster-leave": _leave,
+    "cluster-recover": _recover,
+    "name-claim": _name("claim"),
+    "name-release": _name("release"),
+    "name-get": _name("get"),
+}

@@ -1,0 +1,249 @@
+"""Hosts that become one cluster: real daemons on loopback, each with its own port, certificates and Raft on disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.harness import Daemon, all_pids, eventually
+
+CONFIG = '[network]\nbind = "127.0.0.1"\nport = 0\ndiscovery_enabled = false\n'
+
+
+class Hosts:
+    """Daemons by number, from 0 on; ended with the test."""
+
+    def __init__(self) -> None:
+        self.daemons: list[Daemon] = []
+
+    def add(self, count: int = 1) -> list[Daemon]:
+        added = [Daemon(config=CONFIG, cpus=1) for _ in range(count)]
+        self.daemons += added
+        return added
+
+    def cluster(self, count: int) -> list[Daemon]:
+        """So many members, the first of which founded it and leads; all that should vote do."""
+        hosts = self.add(count)
+        assert hosts[0].json("abi", "cluster", "init")["role"] == "leader"
+        if count > 1:
+            token = token_of(hosts[0], uses=count - 1)
+            for host in hosts[1:]:
+                join(host, token)
+        voters = 1 if count < 3 else 3 if count < 7 else 5
+        await_status(hosts[0], lambda told: len(told["voters"]) == voters, f"{voters} of {count} vote")
+        return hosts
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    made = Hosts()
+    try:
+        yield made
+    finally:
+        for daemon in made.daemons:
+            daemon.close()
+
+
+def status(host: Daemon) -> Any:
+    return host.json("abi", "network", "status")
+
+
+def await_status(host: Daemon, holds: Any, what: str) -> Any:
+    def found() -> Any:
+        told = status(host)
+        return told if holds(told) else None
+
+    return eventually(found, what)
+
+
+def token_of(host: Daemon, uses: int = 1, *words: str) -> str:
+    return str(host.json("abi", "cluster", "token", "--uses", str(uses), *words)["token"])
+
+
+def join(host: Daemon, token: str) -> Any:
+    done = host.run("abi", "cluster", "join", "--json", env={"ABI_JOIN_TOKEN": token})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(host: Daemon, *command: str, **variables: str) -> Any:
+    """The error of a command that must fail."""
+    done = host.run(*command, "--json", env=variables)
+    assert done.returncode != 0, done.stdout
+    return json.loads(done.stderr)["error"]
+
+
+def listening(pid: int) -> list[str]:
+    """The TCP and UDP sockets of a process, as lines of /proc/net."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        target = str(link.readlink())
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    found = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        found += [f"{table} {line}" for line in lines if line.split()[9] in inodes]
+    return found
+
+
+def test_who_is_in_no_cluster_has_no_port_open_and_loads_nothing_for_it(hosts: Hosts) -> None:
+    (host,) = hosts.add()
+    told = status(host)
+    assert (told["joined"], told["nodes"]) == (False, [])
+    assert listening(host.pid) == []
+    maps = Path(f"/proc/{host.pid}/maps").read_text()
+    assert "_sqlite3." not in maps
+    assert "cryptography" not in maps
+    assert "`abi cluster init` founds one" in host.run("abi", "network", "status").stdout
+    assert refused(host, "abi", "cluster", "token")["code"] == "not_member"
+    assert refused(host, "abi", "cluster", "leave")["code"] == "not_member"
+
+
+def test_three_hosts_become_one_and_lose_their_leader(hosts: Hosts) -> None:
+    one, two, three = hosts.cluster(3)
+    before = status(two)
+    assert len(before["nodes"]) == 3
+    assert before["leader"] == status(one)["node"]
+    one.kill(signal.SIGKILL)
+    one.wait()
+    after = await_status(two, lambda told: told["leader"] not in (None, before["leader"]), "another leads")
+    assert after["term"] > before["term"]
+    claimed = await_status(three, lambda told: told["leader"] == after["leader"], "both say the same")
+    assert claimed["term"] == after["term"]
+    one.start()
+    again = await_status(one, lambda told: told["leader"] == after["leader"], "it comes back and follows")
+    assert again["node"] == before["leader"]
+    assert again["number"] == 1, "it is who it was"
+
+
+def test_what_was_agreed_on_is_there_after_all_were_killed(hosts: Hosts) -> None:
+    members = hosts.cluster(3)
+    token_of(members[1])
+    before = status(members[0])
+    for daemon in members:
+        daemon.kill(signal.SIGKILL)
+    for daemon in members:
+        daemon.wait()
+    for daemon in members:
+        daemon.start()
+    after = await_status(members[2], lambda told: told["leader"], "a leader again")
+    assert [node["id"] for node in after["nodes"]] == [node["id"] for node in before["nodes"]]
+    assert after["voters"] == before["voters"]
+    assert after["term"] > before["term"]
+
+
+def test_one_of_three_alone_changes_nothing(hosts: Hosts) -> None:
+    config = CONFIG + "request_timeout_ms = 1500\n"
+    members = hosts.cluster(2)
+    third = Daemon(config=config, cpus=1)
+    hosts.daemons.append(third)
+    join(third, token_of(members[0]))
+    await_status(third, lambda told: len(told["voters"]) == 3, "it votes")
+    for daemon in members:
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    error = refused(third, "abi", "cluster", "token")
+    assert error["code"] == "unavailable"
+    assert "majority" in error["hint"]
+
+
+def test_up_to_seven_and_down_again(hosts: Hosts) -> None:
+    members = hosts.cluster(7)
+    for host in members[3:]:
+        assert host.json("abi", "cluster", "leave") == {"left": True}
+        assert status(host)["joined"] is False
+        assert listening(host.pid) == []
+    told = await_status(members[0], lambda told: len(told["voters"]) == 3, "three vote again")
+    assert len(told["nodes"]) == 3
+    for host in members[:2]:
+        host.json("abi", "cluster", "leave")
+    told = await_status(members[2], lambda told: told["role"] == "leader", "the last one leads")
+    assert (len(told["nodes"]), len(told["voters"])) == (1, 1)
+    members[2].json("abi", "cluster", "leave")
+    assert status(members[2])["joined"] is False
+
+
+def test_tokens_that_are_wrong_used_up_or_over(hosts: Hosts) -> None:
+    one, two, three = hosts.add(3)
+    one.json("abi", "cluster", "init")
+    token = token_of(one)
+    join(two, token)
+    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=token)["code"] == "wrong-token"
+    short = token_of(one, 1, "--valid", "1s")
+    spent = time.monotonic() + 1.1
+    eventually(lambda: time.monotonic() > spent, "its second is over")
+    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=short)["code"] == "expired-token"
+    letters = list(token)
+    letters[20] = "0" if letters[20] != "0" else "1"
+    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN="".join(letters))["code"] == "usage"
+    assert status(three)["joined"] is False
+    assert len(status(one)["nodes"]) == 2
+
+
+def test_who_was_removed_is_refused_everywhere(hosts: Hosts) -> None:
+    one, two, three = hosts.cluster(3)
+    node = status(three)["node"]
+    assert one.json("abi", "network", "remove", node) == {"removed": node}
+    told = await_status(three, lambda told: told["removed"], "it hears of it")
+    assert told["joined"] is False
+    await_status(two, lambda told: len(told["nodes"]) == 2, "the others agree")
+    assert "removed from its cluster" in three.run("abi", "network", "status").stdout
+    fresh = token_of(one)
+    three.run("abi", "cluster", "leave", "--force")
+    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=fresh)["code"] == "revoked"
+
+
+def test_a_copy_of_a_member_that_lives_is_refused(hosts: Hosts) -> None:
+    one, two = hosts.cluster(2)
+    (copy,) = hosts.add()
+    copy.kill(signal.SIGKILL)
+    copy.wait()
+    (copy.state_dir / "identity.json").write_text((two.state_dir / "identity.json").read_text())
+    copy.start()
+    error = refused(copy, "abi", "cluster", "join", ABI_JOIN_TOKEN=token_of(one))
+    assert error["code"] == "copy"
+    assert await_status(one, lambda told: len(told["nodes"]) == 2, "still two")
+
+
+def test_recovery_founds_a_new_incarnation_that_the_old_refuses(hosts: Hosts) -> None:
+    one, two, three = hosts.cluster(3)
+    assert refused(one, "abi", "cluster", "recover", "--yes")["code"] == "quorum"
+    for daemon in (two, three):
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    await_status(one, lambda told: told["role"] != "leader", "it steps down without its majority")
+    unsure = refused(one, "abi", "cluster", "recover")
+    assert unsure["code"] == "unsure"
+    assert "2 other hosts must join again" in unsure["message"]
+    assert one.json("abi", "cluster", "recover", "--yes")["incarnation"] == 2
+    told = await_status(one, lambda told: told["role"] == "leader", "it leads alone")
+    assert len(told["nodes"]) == 1
+    two.start()
+    await_status(one, lambda told: told["refused"].get("other_incarnation"), "the old one is refused")
+    two.run("abi", "cluster", "leave", "--force")
+    join(two, token_of(one))
+    assert len(status(one)["nodes"]) == 2
+
+
+def test_with_the_network_disabled_nothing_is_opened(hosts: Hosts) -> None:
+    host = Daemon(config="[network]\nenabled = false\n", cpus=1)
+    hosts.daemons.append(host)
+    assert refused(host, "abi", "cluster", "init")["code"] == "network_disabled"
+    assert listening(host.pid) == []
+    assert "network is disabled" in host.run("abi", "network", "status").stdout
+
+
+def test_nothing_of_a_cluster_outlives_its_daemons(hosts: Hosts) -> None:
+    members = hosts.cluster(3)
+    pids = {pid for daemon in members for pid in daemon.processes()}
+    for daemon in members:
+        daemon.close()
+    hosts.daemons.clear()
+    assert not pids & set(all_pids())
