@@ -111,7 +111,6 @@ class Connection(asyncio.Protocol):
         self._web = web
         self._by_tcp = by_tcp
         self._request = bytearray()
-        self._answered = False
         self._transport: asyncio.Transport
         self._end: asyncio.TimerHandle
 
@@ -133,8 +132,6 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._answered:
-            return  # one request to a connection; what follows it is not read
         self._request += data
         end = self._request.find(b"\r\n\r\n", 0, REQUEST_BYTES_MAX)
         if end >= 0:
@@ -165,7 +162,6 @@ class Connection(asyncio.Protocol):
             return Page(500, "the daemon could not make this page; its log says why\n")
 
     def _send(self, page: Page, *, with_text: bool = True) -> None:
-        self._answered = True
         self._request.clear()
         body = page.text.encode()
         lines = [
@@ -180,7 +176,8 @@ class Connection(asyncio.Protocol):
             lines.append("Allow: GET, HEAD")
         head = "\r\n".join(lines).encode("ascii") + b"\r\n\r\n"
         self._transport.write(head + body if with_text else head)
-        self._transport.close()  # when all is sent; `_end` sees to it that this is soon
+        # Nothing more is read, and all is sent before it closes; `_end` sees to it that this is soon.
+        self._transport.close()
 
 
 class Request(msgspec.Struct, frozen=True):

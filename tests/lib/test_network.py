@@ -182,6 +182,33 @@ def test_threads_share_one_breaker(clock: Clock) -> None:
         assert breaker.state == "closed"
 
 
+class Guarded:
+    """A rule that nobody may touch without the lock."""
+
+    def __init__(self, rule: object, lock: threading.Lock) -> None:
+        self._rule = rule
+        self._lock = lock
+        self.touched: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def touch(*arguments: object) -> object:
+            assert self._lock.locked()
+            self.touched.append(name)
+            return getattr(self._rule, name)(*arguments)
+
+        return touch
+
+
+def test_the_rule_is_touched_under_the_lock_only(clock: Clock) -> None:
+    breaker = network.CircuitBreaker(1, clock=clock)
+    breaker._rule = guarded = Guarded(breaker._rule, breaker._lock)  # type: ignore[assignment]
+    breaker.call(int)
+    for error in (KeyboardInterrupt(), OSError("no route")):
+        with pytest.raises(type(error)):
+            breaker.call(fail, error)
+    assert guarded.touched == ["admit", "succeeded", "admit", "abandoned", "admit", "failed"]
+
+
 @pytest.mark.parametrize("wrong", [{"failure_threshold": 0}, {"reset_timeout_ms": 0}, {"half_open_max_calls": 0}])
 def test_limits_below_one(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
