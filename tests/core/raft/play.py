@@ -11,6 +11,7 @@ from abid.core.raft.log import Log
 from abid.core.raft.messages import EntryKind, HardState, Message, Snapshot
 from abid.core.raft.raft import Raft
 from tests.core.raft import in_words
+from tests.core.raft.disk import Disk
 from tests.core.raft.scripts import Step
 
 LETTERS = {"v": ChangeKind.VOTER, "l": ChangeKind.LEARNER, "r": ChangeKind.REMOVE, "u": ChangeKind.UPDATE}
@@ -22,13 +23,14 @@ def changes_of(lines: Iterable[str]) -> tuple[Change, ...]:
 
 
 class Member:
-    """A member, and the application above it: it knows what it applied."""
+    """A member on its disk, and the application above it: it knows what it applied."""
 
-    def __init__(self, number: int, index: int, configuration: Configuration, settings: Settings) -> None:
-        self.applied = Snapshot(index, 1 if index else 0, configuration)
-        log = Log(index, self.applied.term)
-        hard_state = HardState(commit=index)
-        self.raft = Raft(number, log, configuration, hard_state, lambda low, _: low, lambda: self.applied, settings)
+    def __init__(self, number: int, disk: Disk, settings: Settings) -> None:
+        self.disk, self.settings = disk, settings
+        self.applied = disk.snapshot
+        log = Log(disk.snapshot.index, disk.snapshot.term, disk.entries)
+        begin = disk.snapshot.configuration
+        self.raft = Raft(number, log, begin, disk.hard_state, lambda low, _: low, lambda: self.applied, settings)
 
 
 class Play:
@@ -36,6 +38,7 @@ class Play:
 
     def __init__(self) -> None:
         self.members: dict[int, Member] = {}
+        self.stopped: dict[int, Member] = {}
         self.under_way: list[Message] = []
         self.said: list[str] = []
         self.is_quiet = False
@@ -112,9 +115,11 @@ class Play:
             check_changes=not says("disable-conf-change-validation"),
         )
         configuration = Configuration(voters=group("voters"), learners=group("learners"))
+        index = number("index", 0)
         for _ in range(self.first(step)):
-            node = len(self.members) + 1
-            self.members[node] = Member(node, number("index", 0), configuration, settings)
+            node = max({*self.members, *self.stopped}, default=0) + 1
+            disk = Disk(HardState(commit=index), snapshot=Snapshot(index, 1 if index else 0, configuration))
+            self.members[node] = Member(node, disk, settings)
             self.switched(self.members[node].raft)
 
     def propose(self, step: Step) -> None:
@@ -142,6 +147,7 @@ class Play:
         raft = member.raft
         output = raft.output()
         self.say(*in_words.of_output(output))
+        member.disk.store(output)
         if output.snapshot is not None:
             member.applied = output.snapshot
         for entry in output.committed:

@@ -257,8 +257,8 @@ class Cluster:
         back as it is, unless those who run refuse it: then its number is gone, and it joins under another."""
         if self.replacing is not None:
             return
-        choices = [(number, old) for number in self.copies for old in self.copies[number] if self.forgot(number, old)]
-        choices = [(number, old) for number, old in choices if self.can_spare(number)]
+        spare = [number for number in self.copies if number not in self.gone and self.can_spare(number)]
+        choices = [(number, old) for number in spare for old in self.copies[number] if self.forgot(number, old)]
         if not choices:
             return
         number, old = self.random.choice(choices)

@@ -65,7 +65,8 @@ class ShortTerms:
             node = self.cluster.nodes.get(number)
             if node is not None and node.raft.role == Role.LEADER:
                 self.recent = [number, *self.recent[:1]]
-                self.lead(node, self.heard_by(node, camp, unheard=0.5 if without else 0.2) - {without})
+                heard_by = self.heard_by(node, camp, unheard=0.5 if without else 0.2)
+                self.lead(node, heard_by - {without} - self.cluster.gone)
         self.read_anywhere()
         self.clear()
         self.cluster.properties.look_at_logs([node.raft for node in self.cluster.nodes.values()])

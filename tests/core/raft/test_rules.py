@@ -6,13 +6,14 @@ import pytest
 
 from abid.core.raft.change import Proposal, encoded
 from abid.core.raft.configuration import Change, ChangeKind, Configuration
+from abid.core.raft.election import rank
 from abid.core.raft.interface import Dropped, Role, Settings
 from abid.core.raft.log import Log
 from abid.core.raft.messages import Entry, HardState, Kind, Message, Snapshot
 from abid.core.raft.raft import Raft
 
 
-def raft_of(voters: int, *entries: Entry, term: int = 1, **settings: bool) -> Raft:
+def raft_of(voters: int, *entries: Entry, term: int = 1, pre_vote: bool = False, **settings: bool) -> Raft:
     """Node 1 of so many voters, which knows these entries behind a first one."""
     configuration = Configuration(voters=frozenset(range(1, voters + 1)))
     return Raft(
@@ -22,7 +23,7 @@ def raft_of(voters: int, *entries: Entry, term: int = 1, **settings: bool) -> Ra
         HardState(term, 0, 1),
         lambda low, _high: low,
         lambda: Snapshot(1, 1, configuration),
-        Settings(pre_vote=False, **settings),
+        Settings(pre_vote=pre_vote, **settings),
     )
 
 
@@ -101,6 +102,62 @@ def test_a_leader_that_no_majority_hears_steps_down() -> None:
     for _ in range(raft.settings.election_ticks):
         raft.tick()
     assert raft.role == Role.FOLLOWER
+
+
+@pytest.mark.parametrize("kind", [Kind.APPEND, Kind.HEARTBEAT, Kind.VOTE])
+def test_who_speaks_in_an_older_term_is_told_the_newer_one(kind: Kind) -> None:
+    """Paper, figure 2: or a leader that lost its followers to a term that nobody leads would lead nobody for ever."""
+    raft = raft_of(3, term=7)
+    raft.step(Message(kind, 2, 1, 5, index=9, log_term=5))
+    [answer] = carry_out(raft)
+    assert (answer.receiver, answer.term) == (2, 7)
+    older = raft_of(3, term=5)
+    older.campaign()
+    older.step(Message(answer.kind, 2, 1, answer.term, refused=answer.refused))
+    assert (older.role, older.term) == (Role.FOLLOWER, 7)
+
+
+def test_ranks_go_round_behind_the_lost_leader() -> None:
+    raft = raft_of(5)
+    assert [rank(raft, lost) for lost in (5, 4, 3, 2)] == [0, 1, 2, 3]
+
+
+def test_turns_are_two_heartbeats_apart_and_end_with_a_vote_for_another() -> None:
+    def becomes_candidate_after(raft: Raft) -> int:
+        for ticks in range(1, 99):
+            raft.tick()
+            if raft.role == Role.PRE_CANDIDATE:
+                return ticks
+        return 99
+
+    def follower_of(leader: int) -> Raft:
+        raft = raft_of(5, pre_vote=True, check_quorum=True)
+        raft.step(Message(Kind.HEARTBEAT, leader, 1, 1))
+        return raft
+
+    waits = []
+    for leader in (5, 4, 3):
+        raft = follower_of(leader)
+        raft.leader_lost(leader)
+        waits.append(becomes_candidate_after(raft))
+    assert waits == [1, 3, 5]
+    raft = follower_of(4)
+    raft.leader_lost(4)
+    raft.step(Message(Kind.VOTE, 5, 1, 2, index=9, log_term=1))
+    assert becomes_candidate_after(raft) == raft.settings.election_ticks
+    raft = follower_of(4)
+    raft.leader_lost(3)
+    assert (raft.leader, becomes_candidate_after(raft)) == (4, raft.settings.election_ticks)
+
+
+def test_a_learner_does_not_stand_for_a_lost_leader() -> None:
+    raft = raft_of(3, pre_vote=True)
+    raft.configuration = Configuration(voters=frozenset((2, 3)), learners=frozenset((1,)))
+    raft.step(Message(Kind.HEARTBEAT, 2, 1, 1))
+    raft.leader_lost(2)
+    for _ in range(99):
+        raft.tick()
+    assert (raft.role, raft.leader) == (Role.FOLLOWER, 0)
 
 
 def test_nobody_votes_while_a_leader_is_heard_unless_it_hands_over() -> None:

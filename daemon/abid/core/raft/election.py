@@ -106,13 +106,13 @@ def _hears_a_leader(raft: Raft) -> bool:
 
 
 def _answer_older(raft: Raft, message: Message) -> None:
-    """Tell a leader or a candidate of an earlier term that it is one. Otherwise a node whose term is ahead, which it
-    may be after a partition, could neither follow (its term is higher) nor win (others hear their leader)."""
-    settings = raft.settings
-    if message.kind in (Kind.APPEND, Kind.HEARTBEAT) and (settings.check_quorum or settings.pre_vote):
+    """Tell a leader or a candidate of an earlier term that it is one (paper, figure 2: "reply false if term <
+    currentTerm"). Otherwise a node whose term is ahead, which it may be after a partition, could neither follow (its
+    term is higher) nor win (others hear their leader)."""
+    if message.kind in (Kind.APPEND, Kind.HEARTBEAT):
         raft.send(Kind.APPEND_ANSWER, message.sender)
-    elif message.kind == Kind.PRE_VOTE:
-        raft.send(Kind.PRE_VOTE_ANSWER, message.sender, refused=True)
+    elif message.kind in _ANSWER:
+        raft.send(_ANSWER[message.kind], message.sender, refused=True)
 
 
 def answer(raft: Raft, message: Message) -> None:
