@@ -22,8 +22,8 @@ PEER_PROTOCOL: Final = (1, 0)
 """Major and minor between daemons. A daemon accepts its own major with any minor and refuses another by name."""
 STRANGER_BYTES_MAX: Final = 4096
 """Before a peer has said who it is: what JOIN takes with a dozen addresses, and nothing that could burden us."""
-ADDRESSES_MAX: Final = 16
-"""Of one host: more interfaces than any has that a peer could reach it by."""
+ADDRESSES_MAX: Final = 12
+"""Of one host: more than it has that a peer could reach it by, and the longest twelve fit into one message."""
 
 
 class PeerKind(enum.IntEnum):
@@ -150,7 +150,7 @@ class Admitted(PeerMessage):
     number: Count = 0
     """Raft's for this member."""
     addresses: tuple[Addresses, ...] = ()
-    """Of the members that there are, one entry a member."""
+    """Of members, one entry for each; of a large cluster, some of them."""
 
 
 class Request(PeerMessage):

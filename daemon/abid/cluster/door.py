@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -79,7 +80,9 @@ class Door(Owner):
                 server = await self._loop.create_server(self._on_knock, list(hosts), candidate)
             except OSError as problem:
                 error = problem
-                continue
+                if problem.errno == errno.EADDRINUSE:
+                    continue
+                break
             self._servers.append(server)
             return int(server.sockets[0].getsockname()[1])
         where, why = ", ".join(hosts), error.strerror if error is not None else ""

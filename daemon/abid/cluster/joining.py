@@ -21,6 +21,7 @@ from abi.errors import AbiError, Timeout
 from abi.version import __version__
 from abi.wire.join_token import JoinToken
 from abi.wire.peers import (
+    ADDRESSES_MAX,
     PEER_PROTOCOL,
     Admitted,
     AskAuthority,
@@ -38,7 +39,7 @@ from abid.cluster.certificates import Subject, fingerprint, prove
 from abid.cluster.credentials import Credentials
 from abid.cluster.dialling import Race, Runner, unreachable, worst
 from abid.cluster.link import Link
-from abid.cluster.refusal import Code, PeerRefused, refused
+from abid.cluster.refusal import Code, PeerRefused, refused, said
 
 ANSWER_BYTES_MAX: Final = 256 * 1024
 """Of an answer to a stranger: ADMITTED names the addresses of all members."""
@@ -84,7 +85,7 @@ class Question(Runner):
     def on_frame(self, link: Link, kind: int, payload: memoryview) -> None:
         message = decode(kind, payload)
         if kind == PeerKind.REFUSED:
-            self._fail(PeerRefused(message.message, code=message.code, hint=message.hint))
+            self._fail(said(message))
         elif kind != self._answer_kind:
             raise refused(Code.PROTOCOL, f"{self._kind.name} was answered by a frame of kind {kind}")
         elif not self.answer.done():
@@ -155,7 +156,7 @@ async def join(
     loop = asyncio.get_running_loop()
     message = Join(
         PEER_PROTOCOL, token.cluster, token.identity, token.secret, node, started, __version__, name, request,
-        tuple(addresses),
+        tuple(addresses[:ADDRESSES_MAX]),
     )  # fmt: skip
     failures: dict[str, AbiError] = {}
     for place in token.addresses:

@@ -9,7 +9,7 @@ from abi.errors import AbiError
 from abi.wire.peers import PeerKind, decode
 from abid.cluster.dialling import Runner
 from abid.cluster.link import Link
-from abid.cluster.refusal import Code, PeerRefused, refused
+from abid.cluster.refusal import Code, PeerRefused, refused, said
 
 if TYPE_CHECKING:
     from abid.cluster.peer import Peer
@@ -66,8 +66,7 @@ class Outgoing(Runner):
         if kind == PeerKind.WELCOME:
             self._peers.connect(link, self._peers.read_greeting(link.identity, kind, payload))
         elif kind == PeerKind.REFUSED:
-            words = decode(kind, payload)
-            self._end(link, PeerRefused(words.message, code=words.code, hint=words.hint))
+            self._end(link, said(decode(kind, payload)))
             link.close()
         else:
             raise refused(Code.PROTOCOL, f"HELLO was answered by a frame of kind {kind}")

@@ -9,7 +9,7 @@ from abi.errors import AbiError, ProtocolError
 from abi.wire.frames import FRAME_BYTES_MAX
 from abi.wire.peers import Greeting, PeerKind, Ping, decode
 from abid.cluster.link import Link, Owner, State
-from abid.cluster.refusal import PeerRefused
+from abid.cluster.refusal import said
 from abid.cluster.tls import PeerIdentity
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Peer(Owner):
         self._peers = peers
         self._link = link
         self._pings: dict[int, asyncio.Future[bool]] = {}
+        self._last_ping = 0
         link.set_limit(FRAME_BYTES_MAX)
         link.owner = self
 
@@ -91,7 +92,7 @@ class Peer(Owner):
 
     async def answers(self, timeout_s: float) -> bool:
         """Whether somebody is alive at the other end."""
-        number = len(self._pings) + 1
+        self._last_ping = number = self._last_ping + 1
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pings[number] = answer
         self._link.send(PeerKind.PING, Ping(number))
@@ -116,8 +117,7 @@ class Peer(Owner):
             if answer is not None and not answer.done():
                 answer.set_result(True)
         elif kind == PeerKind.REFUSED:
-            words = decode(kind, payload)
-            self.why = PeerRefused(words.message, code=words.code, hint=words.hint)
+            self.why = said(decode(kind, payload))
             link.close()
         elif kind in _NOT_AGAIN:
             raise ProtocolError(f"a frame of kind {PeerKind(kind).name} has no place after the greeting")

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from abi.errors import AbiError
 from abi.version import __version__
-from abi.wire.peers import PEER_PROTOCOL, Greeting, Join, PeerKind, Renew, decode
+from abi.wire.peers import ADDRESSES_MAX, PEER_PROTOCOL, Greeting, Join, PeerKind, Renew, decode
 from abid.cluster import tls
 from abid.cluster.credentials import Credentials
 from abid.cluster.dialling import Race, unreachable
@@ -132,6 +132,13 @@ class Peers:
         if peer is not None:
             peer.refuse(refused(Code.REVOKED, "this host was removed from the cluster"))
 
+    def end_outdated(self, now: float) -> None:
+        """End connections with peers whose certificate has run out since they were judged; to be called now and then.
+        Who has renewed it dials again. ``now``: seconds since the epoch."""
+        for peer in list(self.connected.values()):
+            if peer.identity.not_after <= now:
+                peer.refuse(refused(Code.EXPIRED, "the certificate that this connection was made with has run out"))
+
     def close(self) -> None:
         """Close the port, and say goodbye to all."""
         self._door.close()
@@ -167,7 +174,14 @@ class Peers:
         self._moment += 1
         us = self._us
         return Greeting(
-            PEER_PROTOCOL, us.cluster, us.incarnation, us.node, self._started, self._moment, __version__, self.addresses
+            PEER_PROTOCOL,
+            us.cluster,
+            us.incarnation,
+            us.node,
+            self._started,
+            self._moment,
+            __version__,
+            self.addresses[:ADDRESSES_MAX],
         )
 
     def read_greeting(self, identity: PeerIdentity, kind: int, payload: memoryview) -> Greeting:
@@ -213,9 +227,14 @@ class Peers:
             link.refuse(refused(Code.COPY, f"another host is alive that is node {words.node}, too"))
         else:
             old.abandon(refused(Code.SILENT, "it dialled anew, and the connection that was there is dead"))
-            self._welcome(link, words)
+            try:
+                self._welcome(link, words)
+            except AbiError as error:
+                link.refuse(error)
 
     def _welcome(self, link: Link, words: Greeting) -> None:
+        assert link.identity is not None
+        self.judge(link.identity)  # again: some time has passed since TLS was up
         link.send(PeerKind.WELCOME, self.words())
         self._door.hand_over(link)
         self.connect(link, words)

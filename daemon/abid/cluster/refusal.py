@@ -6,7 +6,13 @@ import enum
 import ssl
 from typing import Final
 
+import msgspec
+
 from abi.errors import AbiError
+from abi.wire.peers import Refused
+
+TEXT_CHARS_MAX: Final = 500
+"""Of what another daemon gives as its reason; ours are within 200."""
 
 
 class Code(enum.StrEnum):
@@ -66,6 +72,14 @@ HINTS: Final[dict[str, str]] = {
 def refused(code: str, message: str) -> PeerRefused:
     """With the hint that belongs to the code."""
     return PeerRefused(message, code=code, hint=HINTS.get(code, ""))
+
+
+def said(words: Refused) -> PeerRefused:
+    """A refusal as the other side worded it. Whoever that is: its text is shown, so it is short and plain."""
+    code, message, hint = (
+        "".join(filter(str.isprintable, text))[:TEXT_CHARS_MAX] for text in msgspec.structs.astuple(words)
+    )
+    return PeerRefused(message, code=code, hint=hint)
 
 
 # OpenSSL's numbers (x509_vfy.h) for a chain that does not end at our authority, and for a time that is not now.

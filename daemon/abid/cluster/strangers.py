@@ -38,7 +38,7 @@ class Bucket:
         """One, if there is one."""
         self._full = min(self._at_once, self._full + (now - self._then) * self._per_s)
         self._then = now
-        if self._full < 1:
+        if self._full < 1 - 1e-6:  # what sums of fractions lack is not worth another turn
             return False
         self._full -= 1
         return True
@@ -80,8 +80,9 @@ class Strangers:
 
     def give_time(self, link: Link, seconds: float) -> None:
         """It has said what it wants, and the answer takes a while."""
-        self._timers[link].cancel()
-        self._timers[link] = self._loop.call_later(seconds, self._on_silence, link)
+        if link in self._timers:
+            self._timers[link].cancel()
+            self._timers[link] = self._loop.call_later(seconds, self._on_silence, link)
 
     def discard(self, link: Link) -> None:
         """It is a member, or gone."""

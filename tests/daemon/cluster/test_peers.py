@@ -12,7 +12,7 @@ import uvloop
 
 from abi.errors import ConfigError, NodeUnreachable, ProtocolError
 from abi.wire.frames import FRAME_BYTES_MAX
-from abi.wire.peers import PeerKind, decode
+from abi.wire.peers import ADDRESSES_MAX, PeerKind, decode
 from abid.cluster import peers as peers_module
 from abid.cluster import tls
 from abid.cluster.credentials import Credentials
@@ -217,6 +217,33 @@ def test_a_copy_whose_original_is_alive_is_refused(tmp_path: Path) -> None:
             a.peers.send(B, PeerKind.RAFT, b"undisturbed")
             await b.until_told("message", A, PeerKind.RAFT, b"undisturbed")
             assert b.told.count(("connected", A)) == 1
+
+    run(story())
+
+
+def test_a_connection_ends_with_the_certificate_that_it_was_made_with(tmp_path: Path) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A), ca.member(B)) as (a, b):
+            ends = (await a.peers.dial([b.address], WAIT_S)).identity.not_after
+            a.peers.end_outdated(ends - 1)
+            assert B in a.peers.connected
+            a.peers.end_outdated(ends)
+            await b.until_told("closed", A, False)
+            assert a.told[-1] == ("closed", B, False)
+
+    run(story())
+
+
+def test_more_addresses_than_a_greeting_holds_are_cut(tmp_path: Path) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A), ca.member(B)) as (a, b):
+            many = tuple(f"{number:x}".ljust(253, "x") + ":8081" for number in range(100))
+            a.peers.addresses = b.peers.addresses = many
+            assert (await a.peers.dial([b.address], WAIT_S)).words.addresses == many[:ADDRESSES_MAX]
+            await b.until_told("connected", A)
+            assert b.peers.connected[A].words.addresses == many[:ADDRESSES_MAX]
 
     run(story())
 
