@@ -66,11 +66,12 @@ def wrong_subnet(text: str) -> str:
 
 
 def wrong_command(text: str) -> str:
-    """What is wrong with a command line: it is split into words as a shell does, and run without one."""
+    """What is wrong with a command line (after `exec:`, if that is said): it is split into words as a shell does, and
+    run without one."""
     import shlex
 
     try:
-        words = shlex.split(text)
+        words = shlex.split(text.removeprefix("exec:"))
     except ValueError as problem:
         return str(problem).lower()
     return "" if words and words[0].startswith("/") else "its program must be named by its whole path"

@@ -54,6 +54,10 @@ def _nodes(status: Status) -> Samples:
     return [(state, found[state]) for state in NODE_STATES]
 
 
+def _connected(status: Status) -> Samples:
+    return [("", sum(node["connected"] for node in status["nodes"]))]
+
+
 def _breakers(status: Status) -> Samples:
     found = Counter(node["breaker"]["state"] for node in status["nodes"] if node.get("breaker"))
     return [(state, found[state]) for state in BREAKER_STATES]
@@ -87,29 +91,41 @@ METRICS: Final = (
 
 NETWORK_METRICS: Final = (
     Metric("abi_network_enabled", "gauge", "1 if this host may join a cluster.", _one(lambda s: s["enabled"])),
-    Metric("abi_nodes", "gauge", "Nodes of the cluster, this one among them, as seen from here.", _nodes, "state"),
+    Metric("abi_nodes", "gauge", "Nodes of the cluster, this one among them, as it sees them.", _nodes, "state"),
     Metric("abi_peer_breakers", "gauge", "Circuit breakers, one for each peer.", _breakers, "state"),
 )
 
-RAFT_METRICS: Final = (
+CLUSTER_METRICS: Final = (
+    Metric("abi_nodes_connected", "gauge", "Nodes that this one has a connection to, itself among them.", _connected),
     Metric("abi_raft_term", "gauge", "The term of the cluster's agreement.", _one(lambda s: s["term"])),
     Metric("abi_raft_leader_known", "gauge", "1 if this node knows a leader.", _one(lambda s: bool(s["leader"]))),
-    Metric("abi_raft_leader", "gauge", "1 if this node is the leader.", _one(lambda s: s["is_leader"])),
-)
+    Metric("abi_raft_leader", "gauge", "1 if this node is the leader.", _one(lambda s: s["role"] == "leader")),
+    Metric("abi_raft_voters", "gauge", "Nodes that vote.", _one(lambda s: len(s["voters"]))),
+    Metric("abi_raft_committed_index", "gauge", "How far the log is agreed on.", _one(lambda s: s["committed"])),
+    Metric("abi_raft_applied_index", "gauge", "How far the log is carried out here.", _one(lambda s: s["applied"])),
+    Metric(
+        "abi_certificate_expires_timestamp_seconds", "gauge", "When this node's certificate ends, in Unix time.",
+        _one(lambda s: s["certificate_ends_s"]),
+    ),
+    Metric(
+        "abi_peers_refused_total", "counter", "Who was sent away, by why.",
+        lambda s: s["refused"].items(), "reason",
+    ),
+)  # fmt: skip
+"""Of a host that is in a cluster."""
 
 
 def exposition(status: Status, network: Status | None = None) -> str:
     """The text of `/metrics`, of the words of `abi status` and of `network-status`.
 
-    Of the latter: `enabled`, `nodes` (their `state`, and of peers maybe `breaker`: `Breaker.described`), and where the
-    host is in a cluster `raft` with `term`, `leader` (falsy: none is known) and `is_leader`.
+    A peer among the `nodes` of the latter may have a `breaker`: what `Breaker.described` returns.
     """
     lines: list[str] = []
     _write(lines, METRICS, status)
     if network is not None:
         _write(lines, NETWORK_METRICS, network)
-        if raft := network.get("raft"):
-            _write(lines, RAFT_METRICS, raft)
+        if network["joined"]:
+            _write(lines, CLUSTER_METRICS, network)
     return "\n".join(lines) + "\n"
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from abi.wire.schema import EndKind
-from abid.metrics import BREAKER_STATES, METRICS, NETWORK_METRICS, NODE_STATES, RAFT_METRICS, TASK_STATES
+from abid.metrics import BREAKER_STATES, CLUSTER_METRICS, METRICS, NETWORK_METRICS, NODE_STATES, TASK_STATES
 from tests.daemon import plain_yaml
 
 FILE = Path(__file__).parent.parent.parent / "configs" / "alerts.yml"
-KNOWN = {metric.name: metric for metric in (*METRICS, *NETWORK_METRICS, *RAFT_METRICS)}
+KNOWN = {metric.name: metric for metric in (*METRICS, *NETWORK_METRICS, *CLUSTER_METRICS)}
 LABEL_VALUES = {
     "abi_tasks_ended_total": {kind.name.lower() for kind in EndKind},
     "abi_tasks": set(TASK_STATES),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from typing import Any
 
 import pytest
 
 from abi.breaker import Breaker
 from abi.wire.schema import EndKind
-from abid.metrics import METRICS, NETWORK_METRICS, RAFT_METRICS, exposition, pages
+from abid.metrics import CLUSTER_METRICS, METRICS, NETWORK_METRICS, exposition, pages
 from tests.daemon import promlint
 from tests.system.harness import Daemon
 
@@ -51,12 +52,23 @@ def network(**changed: Any) -> dict[str, Any]:
     ill.failed(ill.admit(0), 0)  # type: ignore[arg-type]
     return {
         "enabled": True,
+        "port": 8081,
+        "node": "a3f1c2d4",
+        "joined": True,
+        "cluster": "secret-cluster",
+        "role": "follower",
+        "term": 9,
+        "leader": "b",
+        "voters": ["a3f1c2d4", "b", "c"],
+        "applied": 40,
+        "committed": 41,
+        "certificate_ends_s": 1_800_000_000,
+        "refused": {"plain_text": 3, "revoked": 1},
         "nodes": [
-            {"id": "a3f1c2d4", "name": "secret-host", "address": "10.9.8.7:8081", "state": "alive"},
-            {"id": "b", "name": "secret-peer", "state": "alive", "breaker": well.described(1)},
-            {"id": "c", "name": "secret-other", "state": "dead", "breaker": ill.described(1)},
+            {"id": "a3f1c2d4", "name": "secret-host", "address": "10.9.8.7:8081", "state": "alive", "connected": True},
+            {"id": "b", "name": "secret-peer", "state": "alive", "connected": True, "breaker": well.described(1)},
+            {"id": "c", "name": "secret-other", "state": "dead", "connected": False, "breaker": ill.described(1)},
         ],
-        "raft": {"term": 9, "leader": "b", "is_leader": False},
         **changed,
     }
 
@@ -74,7 +86,7 @@ def test_the_checkers_rules_hold() -> None:
     text = exposition(status(), network())
     assert promlint.problems(text) == []
     assert {family.name for family in promlint.parse(text).values()} == {
-        metric.name for metric in (*METRICS, *NETWORK_METRICS, *RAFT_METRICS)
+        metric.name for metric in (*METRICS, *NETWORK_METRICS, *CLUSTER_METRICS)
     }
     assert all(name.startswith("abi_") for name in promlint.parse(text))
 
@@ -152,6 +164,13 @@ def test_every_value_is_the_one_of_the_status() -> None:
         "abi_raft_term": 9,
         "abi_raft_leader_known": 1,
         "abi_raft_leader": 0,
+        "abi_raft_voters": 3,
+        "abi_raft_applied_index": 40,
+        "abi_raft_committed_index": 41,
+        "abi_nodes_connected": 2,
+        "abi_certificate_expires_timestamp_seconds": 1_800_000_000,
+        "abi_peers_refused_total{plain_text}": 3,
+        "abi_peers_refused_total{revoked}": 1,
     }
 
 
@@ -163,19 +182,23 @@ def test_no_names_arguments_or_environments() -> None:
     # Not even where a label could carry one: every value of a label is a word of ours, or the version.
     labels = set(re.findall(r'="([^"]*)"', text))
     words = {"0.1.0", "busy", "idle", "waiting", "queued", "running", "held", "done", "half-open", "open", "closed"}
-    assert labels == words | {"alive", "suspect", "dead", "left"} | {kind.name.lower() for kind in EndKind}
+    words |= {"alive", "suspect", "dead", "left", "plain_text", "revoked"}
+    assert labels == words | {kind.name.lower() for kind in EndKind}
 
 
 def test_alone_there_is_nothing_of_a_cluster() -> None:
     assert not [name for name in values(exposition(status())) if re.match("abi_(network|nodes|peer|raft)", name)]
-    unjoined = values(exposition(status(), network(raft=None, nodes=[])))
+    unjoined = values(exposition(status(), {"enabled": False, "joined": False, "nodes": []}))
+    assert unjoined["abi_network_enabled"] == 0
     assert unjoined["abi_nodes{alive}"] == 0
     assert not [name for name in unjoined if name.startswith("abi_raft")]
 
 
 def test_no_leader() -> None:
-    found = values(exposition(status(), network(raft={"term": 9, "leader": "", "is_leader": False})))
-    assert found["abi_raft_leader_known"] == 0
+    for nobody in (None, ""):
+        found = values(exposition(status(), network(leader=nobody, role="candidate")))
+        assert (found["abi_raft_leader_known"], found["abi_raft_leader"]) == (0, 0)
+    assert values(exposition(status(), network(role="leader")))["abi_raft_leader"] == 1
 
 
 def test_ready_or_not() -> None:
@@ -190,12 +213,21 @@ def test_ready_or_not() -> None:
 
 
 def test_the_words_of_a_real_daemon() -> None:
-    daemon = Daemon(cpus=2)
+    daemon = Daemon(cpus=2, ABI_NETWORK_PORT="0", ABI_NETWORK_BIND="127.0.0.1")
     try:
         assert daemon.run("abi", "submit", "--", "true").returncode == 0
-        text = exposition(daemon.json("abi", "status"))
-        assert promlint.problems(text) == []
-        found = values(text)
+        alone = exposition(daemon.json("abi", "status"), daemon.json("abi", "network", "status"))
+        assert promlint.problems(alone) == []
+        found = values(alone)
         assert (found["abi_cpus"], found["abi_jobs{done}"], found["abi_tasks_ended_total{ok}"]) == (2, 1, 1)
+        assert (found["abi_network_enabled"], found["abi_nodes{alive}"], "abi_raft_term" in found) == (1, 0, False)
+        assert daemon.run("abi", "cluster", "init").returncode == 0
+        founded = exposition(daemon.json("abi", "status"), daemon.json("abi", "network", "status"))
+        assert promlint.problems(founded) == []
+        found = values(founded)
+        assert (found["abi_nodes{alive}"], found["abi_raft_voters"], found["abi_nodes_connected"]) == (1, 1, 1)
+        assert found["abi_raft_committed_index"] >= found["abi_raft_applied_index"] > 0
+        # Thirty days, as a certificate lives.
+        assert 29 * 86_400 < found["abi_certificate_expires_timestamp_seconds"] - time.time() <= 30 * 86_400
     finally:
         daemon.close()

@@ -72,6 +72,8 @@ def test_what_is_no_address(text: str, said: str) -> None:
         (addresses.wrong_subnet, "here", "a subnet is ADDRESS/BITS, such as 10.0.3.0/24"),
         (addresses.wrong_subnet, "10.0.0.0/33", "a subnet is ADDRESS/BITS, such as 10.0.3.0/24"),
         (addresses.wrong_command, "/bin/echo 'a b' c", ""),
+        (addresses.wrong_command, "exec:/bin/echo a", ""),
+        (addresses.wrong_command, "exec:", "its program must be named by its whole path"),
         (addresses.wrong_command, "echo a", "its program must be named by its whole path"),
         (addresses.wrong_command, " ", "its program must be named by its whole path"),
         (addresses.wrong_command, "/bin/echo 'a", "no closing quotation"),
