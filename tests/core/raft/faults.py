@@ -202,6 +202,11 @@ def a_pre_vote_counts_as_a_vote(patch: Patch) -> None:
     patch.setattr(election, "stand", leads)
 
 
+@fault
+def all_stand_at_once_for_a_lost_leader(patch: Patch) -> None:
+    patch.setattr(election, "rank", lambda own, lost: 0)
+
+
 # Replication.
 
 

@@ -86,8 +86,11 @@ def look_at_the_quiet(cluster: Cluster) -> None:
     pass_a_tick(cluster)
     if not others or leader.raft.role != Role.LEADER:
         return
-    if cluster.settings.pre_vote and 2 * len(there) > len(leader.raft.configuration.voters):
+    if cluster.settings.pre_vote:
         _nobody_unseats_a_leader_that_is_heard(cluster, leader, cluster.random.choice(others))
+        if 2 * len(others) > len(leader.raft.configuration.voters) and cluster.random.random() < 0.5:
+            _a_dead_leader_is_followed_by_the_first_in_rank(cluster, leader)
+            return
     _a_leader_that_hears_nobody_steps_down(cluster, leader)
 
 
@@ -104,6 +107,23 @@ def _nobody_unseats_a_leader_that_is_heard(cluster: Cluster, leader: Node, other
         raise Broken(f"pre-vote: node {other} unseated {leader.number}, whom all others heard in term {term}")
     if raft.leader != leader.number:
         raise Broken(f"pre-vote: node {other} does not follow {leader.number} again")
+
+
+def _a_dead_leader_is_followed_by_the_first_in_rank(cluster: Cluster, leader: Node) -> None:
+    """All notice at once that its connection closed, and all know the same: who is there and first in the circle leads
+    after its turn's tick, and nobody else has stood."""
+    voters = sorted(leader.raft.configuration.voters - {leader.number})
+    order = [number for number in voters if number > leader.number] + [n for n in voters if n < leader.number]
+    first = next(number for number in order if number in cluster.nodes)
+    term = leader.raft.term
+    cluster.stop(leader)
+    for node in cluster.nodes.values():
+        node.raft.leader_lost(leader.number)
+    for _ in range(1 + order.index(first) * cluster.settings.rank_ticks):
+        pass_a_tick(cluster)
+    raft = cluster.nodes[first].raft
+    if (raft.role, raft.term) != (Role.LEADER, term + 1):
+        raise Broken(f"rank: node {first} does not lead after {leader.number}: {describe(cluster)}")
 
 
 def _a_leader_that_hears_nobody_steps_down(cluster: Cluster, leader: Node) -> None:
