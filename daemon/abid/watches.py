@@ -38,6 +38,15 @@ class Watch:
             job.watchers.append(self.step)
 
     def step(self) -> None:
+        """Say what is new. What goes wrong is told to whoever asked, and to nobody else: this is called by the job's
+        own changes, and a job does not fail because its log could not be read."""
+        try:
+            self._step()
+        except OSError as error:
+            self.end()
+            self.answer.fail(AbiError(f"what was asked for cannot be read: {error}"))
+
+    def _step(self) -> None:
         raise AssertionError("each watch has its own step")
 
     @property
@@ -65,13 +74,9 @@ class LogWatch(Watch):
         self._file: BinaryIO | None = None
         self._again = False
         super().__init__(answer, [job])
-        try:
-            self.step()
-        except OSError:  # it is told as the answer, and nothing of us may stay with the job
-            self.end()
-            raise
+        self.step()
 
-    def step(self) -> None:
+    def _step(self) -> None:
         if self._again or not self.answer.has_room:
             return
         done = self.job.end is not None  # read before the log: what was written before the end is sent before it
@@ -143,7 +148,7 @@ class WaitWatch(Watch):
             self._timer = node.loop.call_later(timeout_s, self._on_timeout)
         self.step()
 
-    def step(self) -> None:
+    def _step(self) -> None:
         for job in self.jobs:
             if job.end is not None and job.seq not in self.told:
                 self.told.add(job.seq)
