@@ -10,6 +10,8 @@ from abi.ids import COUNTER_BITS
 from abi.wire.codec import decode_failure, decode_items, decoders, encode_items
 from abi.wire.schema import ROOT, UNITS, Dependency, End, EndKind, Failure, Function, Kind, Options, Task
 from abid.core import effects as fx
+from abid.core.cancel import LEAVE_NS
+from abid.core.deadlock import DEADLOCK_NS
 from abid.core.functions import learn
 from abid.core.retry import Role, Verdict, after_death, after_error
 from abid.core.task import Record
@@ -449,6 +451,58 @@ def test_what_can_never_start_is_refused_after_a_while(why: str) -> None:
     assert text.startswith("it can never start")
     assert why in text
     assert shell.core.next_timer() != due
+
+
+def test_what_a_program_submitted_and_a_parent_keeps_from_starting_is_refused_too() -> None:
+    """The parent holds what the task needs that it waits for; neither is the other's child."""
+    shell = FakeShell(cpus=2, processes_max=2)
+    session = shell.session()
+    shell.define(session, ROOT, Options(1, cpus=UNITS, memory=1 << 30))
+    shell.submit(session, Record(1, 0, 1), Record(2, 0, 1))
+    (parent,) = shell.live()
+    assert shell.start(parent)
+    for _ in range(2):  # who looks again in time is left alone
+        shell.block(parent)
+        shell.read(parent)
+        shell.turn()
+        shell.pass_time(DEADLOCK_NS - 1)
+        shell.core.on_timer(shell.now)
+        shell.turn()
+        assert session.tasks[2].end is None
+        shell.unblock(parent)
+        shell.read(parent)
+        shell.turn()
+    shell.block(parent)
+    shell.read(parent)
+    shell.turn()
+    shell.pass_time(DEADLOCK_NS)
+    shell.core.on_timer(shell.now)
+    shell.turn()
+    end = shell.end_of(session, 2)
+    assert end.kind == EndKind.REFUSED
+    assert "memory it asks for are held by tasks that wait" in decode_failure(end.payload).text
+
+
+def test_a_worker_that_does_not_leave_when_told_is_killed() -> None:
+    shell = FakeShell(cpus=1, processes_max=1)
+    one, two = shell.session(1), shell.session(2)
+    for session in (one, two):
+        shell.define(session, ROOT, Options(1, cpus=UNITS))
+    shell.submit(one, Record(1, 0, 1))
+    shell.run_all()
+    (worker,) = shell.live()
+    shell.submit(two, Record(1, 0, 1))
+    assert worker.stopped, "it is to make room, and does not"
+    assert shell.core.next_timer() == shell.now + LEAVE_NS
+    assert two.tasks[1].end is None
+    shell.pass_time(LEAVE_NS)
+    shell.core.on_timer(shell.now)
+    shell.turn()
+    assert worker.killed
+    shell.die(worker)
+    shell.turn()
+    shell.run_all()
+    assert shell.end_of(two, 1).kind == EndKind.OK
 
 
 def test_a_worker_that_has_done_its_calls_is_given_no_more() -> None:

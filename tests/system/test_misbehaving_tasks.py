@@ -486,3 +486,17 @@ def test_workers_are_children_of_their_zygote_and_leaders_of_their_own_session(p
     assert sid == pid
     assert sid != os.getsid(0)
     assert parent_of(zygote) == program.pid
+
+
+def test_a_worker_whose_task_left_a_process_behind_leaves_all_the_same(ear: Ear) -> None:
+    """At the end of Python ``multiprocessing`` waits for its children. With room for one process, the next call waits
+    for this worker's end."""
+
+    @abi.remote(max_calls=1)
+    def leaves_a_child(n: int) -> int:
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+        return n
+
+    soon = "import abid.core.cancel\nabid.core.cancel.LEAVE_NS = 100_000_000"
+    with inside(config="[workers]\nprocesses_max = 1\n", before=soon):
+        assert [abi.get(leaves_a_child.remote(n), timeout=20) for n in range(4)] == [0, 1, 2, 3]

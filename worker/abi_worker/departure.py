@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from typing import Final, NoReturn
 
 from abi import exits
@@ -14,6 +15,8 @@ from abi_worker import linux
 
 IDLE_S: Final = 1.0
 """So long without work, a worker with zombies leaves."""
+LEAVE_S: Final = 5.0
+"""For what was registered with ``atexit``; the daemon gives a worker that it told to leave as long."""
 ZOMBIES_MAX: Final = 100
 """With more of them a busy worker leaves as well: each holds a process number, of which a host may have 32768."""
 
@@ -54,7 +57,12 @@ def daemon_is_gone(why: str) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Runs what the user registered with ``atexit`` and sends what is buffered. Threads are not waited for."""
+    """Runs what the user registered with ``atexit`` and sends what is buffered. Threads are not waited for, and a child
+    process that ``multiprocessing`` waits for not longer than LEAVE_S: others wait for this worker's place."""
+    timer = threading.Timer(LEAVE_S, os._exit, (status,))
+    timer.daemon = True
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: then the daemon ends us, if it told us to go
+        timer.start()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -13,6 +13,10 @@ from abid.core.workers import Phase, Worker
 
 LOOK_AGAIN_NS: Final = 5_000_000
 """When a watched call has not been seen to start, its clock is looked at again after this."""
+LEAVE_NS: Final = 5_000_000_000
+"""For what user code registered with ``atexit``; a child process that it would wait for may never end."""
+NO_CALL: Final = 0
+"""In a clock that is not of a call, but of its worker's leaving."""
 CLOCKS_SPARE: Final = 64
 """Clocks of ended calls that are not worth a look at all of them."""
 
@@ -63,10 +67,15 @@ def watch(board: Board, worker: Worker, record: Record, timeout_ns: int, now: in
     heapq.heappush(board.clocks, (now + timeout_ns, worker.number, record.number, False))
 
 
+def watch_leaving(board: Board, worker: Worker, now: int) -> None:
+    """Start the clock of a worker that was told to leave: others wait for its place."""
+    heapq.heappush(board.clocks, (now + LEAVE_NS, worker.number, NO_CALL, True))
+
+
 def _is_needed(board: Board, clock: tuple[int, int, int, bool]) -> bool:
     _, number, call, _ = clock
     worker = board.workers.get(number)
-    return worker is not None and worker.find(call) is not None
+    return worker is not None and (call == NO_CALL or worker.find(call) is not None)
 
 
 def on_timer(board: Board, now: int) -> None:
@@ -75,6 +84,9 @@ def on_timer(board: Board, now: int) -> None:
     while clocks and clocks[0][0] <= now:
         _, number, call, kill = heapq.heappop(clocks)
         worker = board.workers.get(number)
+        if worker is not None and call == NO_CALL:
+            recall.kill(board, worker)
+            continue
         record = worker.find(call) if worker is not None else None
         if worker is None or record is None or worker.phase == Phase.GONE:
             continue

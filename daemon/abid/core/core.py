@@ -222,7 +222,7 @@ class Core:
         for worker in list(board.idle.values()):
             if worker.idle_since + board.limits.idle_timeout_ns > now:
                 break
-            departure.stop(board, worker)
+            departure.stop(board, worker, now)
 
     def next_timer(self) -> int | None:
         """When ``on_timer`` has something to do, if nothing happens before."""

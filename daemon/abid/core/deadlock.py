@@ -21,8 +21,10 @@ DEADLOCK_NS: Final = 5_000_000_000
 
 
 def watch(board: Board, unmet: Iterable[tuple[Queue, frozenset[str], bool]], now: int) -> None:
-    """At the end of each scheduling: start the clock, or stop it."""
-    stuck = next((queue for queue, _, _ in unmet if queue.nested), None)
+    """At the end of each scheduling: start the clock, or stop it. A child is refused first, since it is its parent that
+    waits; but a parent may also wait for what the program itself submitted."""
+    queues = [queue for queue, _, _ in unmet]
+    stuck = next((queue for queue in queues if queue.nested), queues[0] if queues else None)
     if stuck is None or not _all_wait(board):
         board.stuck = None
     elif board.stuck is None:
@@ -32,7 +34,8 @@ def watch(board: Board, unmet: Iterable[tuple[Queue, frozenset[str], bool]], now
 def _all_wait(board: Board) -> bool:
     if board.leaving:
         return False  # it will leave room
-    return all(worker.blocked or not worker.outstanding for worker in board.workers.values())
+    busy = [worker for worker in board.workers.values() if worker.outstanding]
+    return bool(busy) and all(worker.blocked for worker in busy)
 
 
 def due(board: Board) -> int | None:

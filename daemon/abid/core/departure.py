@@ -39,7 +39,7 @@ def settle(board: Board, now: int) -> list[Worker]:
         if worker.phase != Phase.LIVE:
             continue
         if worker.last_call and fresh:
-            stop(board, worker)
+            stop(board, worker, now)
         elif worker.number not in board.idle:
             worker.idle_since = now
             board.idle[worker.number] = worker
@@ -56,12 +56,14 @@ def wake(board: Board, worker: Worker) -> None:
         idle.pop(worker.number, None)
 
 
-def stop(board: Board, worker: Worker) -> None:
+def stop(board: Board, worker: Worker, now: int) -> None:
+    """It is told to leave, runs what was registered for its end, and is killed if that never comes to an end."""
     wake(board, worker)
     if worker.phase == Phase.LIVE:
         worker.phase = Phase.LEAVING
         board.leaving += 1
         board.emit(effects.Stop(worker))
+        cancel.watch_leaving(board, worker, now)
 
 
 def on_exit(board: Board, worker: Worker, running: int, death: Death, now: int) -> None:

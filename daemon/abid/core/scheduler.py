@@ -190,7 +190,7 @@ def _start(board: Board, queue: Queue, share: int, now: int) -> bool:
         departure.wake(board, worker)
     else:
         if not _spawnable(board, queue):
-            _make_room(board, queue)
+            _make_room(board, queue, now)
             return False
         if not _is_worth_a_fork(
             queue, sum(_can_take_more(board, w) for w in session.workers.values() if w.shape is shape)
@@ -209,13 +209,13 @@ def _start(board: Board, queue: Queue, share: int, now: int) -> bool:
     return True
 
 
-def _make_room(board: Board, queue: Queue) -> None:
+def _make_room(board: Board, queue: Queue, now: int) -> None:
     """No process or card is left: a worker that rests, and could not serve this queue, goes."""
     if board.leaving:
         return
     for worker in board.idle.values():
         if worker.session is not queue.session or len(worker.gpu_ids) != queue.shape.gpus:
-            departure.stop(board, worker)
+            departure.stop(board, worker, now)
             return
 
 
