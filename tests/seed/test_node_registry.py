@@ -8,6 +8,7 @@ import pytest
 
 from abi.errors import DaemonUnreachable, NetworkDisabled, ProtocolError, UsageError
 from abi.network import NodeInfo, NodeRegistry
+from tests.system.harness import Daemon
 
 NODES: list[dict[str, Any]] = [
     {"id": "a1", "name": "one", "cpu_cores": 8, "has_gpu": True, "address": "10.0.0.1:8081", "state": "alive"},
@@ -100,6 +101,21 @@ def test_discovery_switched_off(scripted: Any) -> None:
     with pytest.raises(NetworkDisabled, match="discovery is switched off") as caught:
         NodeRegistry(discovery_enabled=False).start_discovery()
     assert "abi network register" in caught.value.hint
+
+
+def test_a_real_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = Daemon(config="[network]\nport = 9000\nbroadcast_interval_ms = 250\n", ABI_NETWORK_ENABLED="false")
+    try:
+        monkeypatch.delenv("ABI_SOCKET", raising=False)
+        monkeypatch.setenv("ABI_RUNTIME_DIR", str(daemon.runtime_dir))
+        registry = NodeRegistry(port=9000, discovery_enabled=True)
+        assert registry.broadcast_interval_ms == 250
+        with pytest.raises(ValueError, match=r"port=8081 was asked for.* runs with port=9000"):
+            NodeRegistry(port=8081)
+        with pytest.raises(NetworkDisabled):
+            registry.start_discovery()
+    finally:
+        daemon.close()
 
 
 def test_no_daemon(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
