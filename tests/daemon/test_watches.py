@@ -52,7 +52,8 @@ def job_with_log(path: Path) -> Any:
 
 def test_a_log_that_cannot_be_read_ends_who_follows_it_and_nobody_else(tmp_path: Path, node: Any) -> None:
     job = job_with_log(tmp_path / "log")
-    following, waiting = Answer(), Answer()
+    following: Any = Answer()
+    waiting: Any = Answer()
     LogWatch(node, following, job, 0, True, ["stdout", "stderr"])
     WaitWatch(node, waiting, [job], None)
     assert len(job.watchers) == 2
@@ -70,7 +71,8 @@ def test_a_log_that_cannot_be_read_ends_who_follows_it_and_nobody_else(tmp_path:
 
 def test_a_log_that_cannot_be_read_from_the_start_is_told_once(tmp_path: Path, node: Any) -> None:
     (tmp_path / "log").mkdir()
-    job, answer = job_with_log(tmp_path / "log"), Answer()
+    job: Any = job_with_log(tmp_path / "log")
+    answer: Any = Answer()
     LogWatch(node, answer, job, 0, True, ["stdout"])
     assert [type(said) for said in answer.said] == [AbiError]
     assert (answer.connection.watches, job.watchers) == ([], [])
