@@ -388,6 +388,17 @@ def test_who_was_met_is_remembered_and_dialled_after_the_next_start() -> None:
     assert dialled(again.start(one.rules.peers.values(), [], START)) == ["10.0.0.2"]
 
 
+def test_where_a_node_is_reached_is_what_it_says_then_where_it_was_met() -> None:
+    rules = discovery()
+    for host in ("10.0.0.7", "10.0.0.8"):
+        rules.register(Address(host, PORT), START)
+        rules.tick(START)
+        rules.on_dialled(Address(host, PORT), OTHER, START)
+    rules.on_beacon(OTHER, 1, beacon("10.0.0.3", "10.0.0.7"), SOURCE, START)
+    assert [address.host for address in rules.addresses_of(OTHER)] == ["10.0.0.3", "10.0.0.7", "10.0.0.8"]
+    assert rules.addresses_of(b"\0\0\0\x09") == []
+
+
 def test_registered_addresses_stay_and_those_met_longest_ago_go() -> None:
     rules = discovery()
     mine = Address("10.0.0.9", PORT)

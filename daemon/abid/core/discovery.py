@@ -262,6 +262,11 @@ class Discovery:
             del self.peers[address]
         return [Remember()] if gone else []
 
+    def addresses_of(self, node: bytes) -> list[Address]:
+        """Where it says that it is reached, the best first, then where it was met."""
+        met = [peer.address for peer in reversed(self.peers.values()) if peer.node == node]
+        return list(dict.fromkeys([*self._announced.get(node, ()), *met]))
+
     # --- below --------------------------------------------------------------------------------------------------------
 
     @property
