@@ -31,6 +31,8 @@ class ShortTerms:
         self.recent: list[int] = []
         """Who led of late: they tend to come back."""
         self.changes = self.random.choice((0.0, 0.0, 0.1, 0.4))
+        self.crashes = self.random.choice((0.0, 0.0, 0.2))
+        """How likely somebody crashes just after voting."""
         self.late_votes = self.random.choice((0.1, 0.4))
         self.answers = self.random.choice((0.5, 0.9))
         """How likely a leader hears an answer."""
@@ -171,9 +173,18 @@ class ShortTerms:
             for _ in range(ELECTION_ROUNDS):
                 self.let_arrive_late(VOTE_ANSWERS, candidates, 0.2)
                 self.work(camp)
+                self.crash_a_voter(camp.difference(candidates))
                 self.deliver(VOTES, camp, camp, 0.95)
                 if any(self.leads(number) for number in candidates) and self.random.random() < 0.7:
                     return
+
+    def crash_a_voter(self, voters: set[int]) -> None:
+        """And it is back at once: whom it voted for is what its disk says."""
+        there = sorted(voters.intersection(self.cluster.nodes))
+        if there and self.random.random() < self.crashes:
+            number = self.random.choice(there)
+            self.cluster.stop(self.cluster.nodes[number])
+            self.cluster.restart(number)
 
     def leads(self, number: int) -> bool:
         node = self.cluster.nodes.get(number)
