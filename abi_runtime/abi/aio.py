@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from abi.ref import Ref
 from abi.session import Session, of
+from abi.watching import Watch
 
 T = TypeVar("T")
 
@@ -107,16 +108,22 @@ async def _ended(refs: list[Ref[Any]]) -> None:
             _tell(loop.call_soon_threadsafe, settle)
 
     session: Session = of(refs[0])
-    for ref in refs:
-        session.watch(ref, on_end)
-    if session.hooks is None:
-        await future
-        return
-    session.hooks.blocked()
+    hooks = session.hooks
+    watches: list[Watch] = []
     try:
-        await future
+        watches.extend(session.watch(ref, on_end) for ref in refs)
+        if hooks is None:
+            await future
+            return
+        hooks.blocked()
+        try:
+            await future
+        finally:
+            hooks.unblocked()
     finally:
-        session.hooks.unblocked()
+        if len(ended) < len(refs):  # it was cancelled, or one failed: a task may run for days, and be awaited often
+            for watch in watches:
+                session.unwatch(watch)
 
 
 def _tell(call_soon: Callable[..., Any], settle: Callable[[], None]) -> None:

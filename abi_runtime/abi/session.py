@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,7 @@ from abi.link import Link
 from abi.pickling import dumps_value, loads_value
 from abi.printing import print_lines
 from abi.ref import Home, Ref, record_of
+from abi.watching import Watch, Watchers
 from abi.wire.codec import encode_items
 from abi.wire.schema import (
     ROOT,
@@ -36,6 +36,7 @@ from abi.wire.schema import (
     Options,
     Put,
     Reference,
+    Refused,
     Starting,
     Task,
 )
@@ -49,7 +50,7 @@ FLUSH_BYTES: Final = 256 * 1024
 early."""
 RETRY_AFTER_MS: Final = 50
 """Told to who asked not to block at a full queue: about what a batch takes."""
-RECEIVED: Final = (Kind.END, Kind.OUTPUT, Kind.STARTING, Kind.BYE)
+RECEIVED: Final = (Kind.END, Kind.OUTPUT, Kind.STARTING, Kind.BYE, Kind.REFUSED)
 """Frames that a submitter gets; the table given to its Link must decode them."""
 
 
@@ -108,13 +109,15 @@ class Session:
         """A new daemon knows nothing of objects that ended before it came: these numbers, unless in ``supplied``."""
         self.supplied: set[int] = set()
         self.borrowed: weakref.WeakValueDictionary[int, Ref[Any]] = weakref.WeakValueDictionary()
-        self._watchers: dict[int, list[Callable[[Ref[Any]], None]]] = {}
-        self._watched: deque[tuple[Callable[[Ref[Any]], None], Ref[Any]]] = deque()
+        self.watchers = Watchers()
+        self.refused = False
+        """Whether the daemon ended the connection over something that this program said."""
         self._waiting_bytes = 0
         self._interning = threading.Lock()
         link.handlers.update({Kind.END: self._on_ends, Kind.OUTPUT: self._on_output, Kind.STARTING: self._on_starting})
         link.handlers[Kind.BYE] = lambda _items, _fds: link.lose("the daemon was stopped")
-        link.delivered = self._deliver
+        link.handlers[Kind.REFUSED] = self._on_refused
+        link.delivered = self.watchers.deliver
         link.busy = self._is_busy
         if submitter == ROOT:
             link.is_urgent = self._is_urgent
@@ -146,15 +149,15 @@ class Session:
         if keep:
             self.keeps[seq] = keep
         self.pending[seq] = ref
-        self._send(Kind.SUBMIT, task, blob, weight)
+        self._send(task, blob, weight)
         return ref
 
-    def _send(self, kind: Kind, item: Task | Put, blob: Blob | None, weight: int) -> None:
+    def _send(self, task: Task, blob: Blob | None, weight: int) -> None:
         if blob is None:
-            self.outbox.append((kind, item))
+            self.outbox.append((Kind.SUBMIT, task))
         else:
-            self.bodies[item.seq] = view_of(blob)
-            self.outbox.append((kind, item, blob))
+            self.bodies[task.seq] = view_of(blob)
+            self.outbox.append((Kind.SUBMIT, task, blob))
         self._waiting_bytes += weight
         if self._waiting_bytes > FLUSH_BYTES:
             self._waiting_bytes = 0
@@ -292,18 +295,22 @@ class Session:
                 hint="what it is made of must be importable here as well",
             ) from problem
 
-    def watch(self, ref: Ref[Any], callback: Callable[[Ref[Any]], None]) -> None:
-        """Call ``callback(ref)`` once its end is there: in any thread, never inside this call."""
+    def watch(self, ref: Ref[Any], callback: Callable[[Ref[Any]], None]) -> Watch:
+        """Call ``callback(ref)`` once its end is there: in any thread, maybe before this returns. Raises SessionLost
+        where none can come. ``unwatch`` takes what it returns."""
         self.want(ref)
-        record = record_of(ref)
-        self._watchers.setdefault(record.seq, []).append(lambda _record: callback(ref))
-        # 1. the end is set. 2. we register. 3. nobody calls. So look again after registering; pop decides who calls.
-        if record.end is not None:
-            self._call_watchers(record)
-            self._deliver()
-            return
-        self.link.flush()
-        self.helper.watch()
+        watch = self.watchers.add(ref, callback)
+        if record_of(ref).end is None:
+            if not self.live:  # it ended since somebody looked, and told whom it knew
+                self.unwatch(watch)
+                self.check()
+            self.link.flush()
+            self.helper.watch()
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """Nobody waits for it any more."""
+        self.watchers.remove(watch)
 
     def borrow(self, seq: int) -> Ref[Any]:
         """The Ref for a task that was named in a payload: one per process, one hold for all its uses here."""
@@ -355,7 +362,8 @@ class Session:
         if fds:
             adopt_views(ends, fds)
         pop = self.pending.pop
-        slow = self.bytes_out or self._watchers or self.keeps or self.cancels or self.starting or self.bodies
+        slow = self.bytes_out or self.keeps or self.cancels or self.starting or self.bodies
+        watched = self.watchers.by_seq
         for end in ends:
             ref = pop(end.seq, None)
             if ref is None:  # told twice after a return: the first stands
@@ -365,8 +373,8 @@ class Session:
             ref.state = end
             if end.kind:
                 self.failures += 1
-            if slow and self._watchers:
-                self._call_watchers(ref)
+            if watched:  # looked at for each: any thread may begin to watch meanwhile
+                self.watchers.settle(end.seq)
 
     def _settle(self, ref: Ref[Any]) -> None:
         task, seq = ref.state, ref.seq
@@ -377,19 +385,6 @@ class Session:
         self.cancels.pop(seq, None)
         self.starting.discard(seq)
 
-    def _call_watchers(self, ref: Ref[Any]) -> None:
-        for callback in self._watchers.pop(ref.seq, ()):
-            self._watched.append((callback, ref))
-
-    def _deliver(self) -> None:
-        """Callbacks pass the news on to loops and other threads: none runs user code."""
-        while self._watched:
-            try:
-                callback, ref = self._watched.popleft()
-            except IndexError:  # another thread was faster
-                return
-            callback(ref)
-
     def _on_output(self, items: list[Any], _fds: list[int]) -> None:
         if self.log_to_driver:
             for output in items:
@@ -397,6 +392,10 @@ class Session:
 
     def _on_starting(self, items: list[Starting], _fds: list[int]) -> None:
         self.starting.update(item.seq for item in items)
+
+    def _on_refused(self, items: list[Refused], _fds: list[int]) -> None:
+        self.refused = True
+        self.link.lose("; ".join(filter(None, (items[0].message, items[0].hint))))
 
     def _is_urgent(self) -> bool:
         return len(self.pending) == 1
@@ -411,7 +410,7 @@ class Session:
         self.live = False
         self.link.why = why
         self._on_ends([lost(seq, why) for seq in list(self.pending)], [])
-        self._deliver()
+        self.watchers.deliver()
 
     def close(self) -> None:
         """Say goodbye and end. Unfinished work is cancelled by the daemon."""
