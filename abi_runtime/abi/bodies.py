@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections import deque
 from collections.abc import Iterable
+from errno import ENOMEM
 from typing import Any
 
+from abi.errors import AbiError
 from abi.objects.blob import Blob
 from abi.objects.memfd import create, open_view
-from abi.wire.schema import End, Kind, Part, Put
+from abi.wire.codec import encode_failure
+from abi.wire.schema import End, EndKind, Failure, Kind, Part, Put
 
 
 def put_of(end: End) -> tuple[Any, ...]:
@@ -40,10 +44,14 @@ def view_of(blob: Blob) -> memoryview:
 
 
 def adopt_views(ends: Iterable[End], fds: list[int]) -> None:
-    """Map what came beside a frame: the objects then own the memory, and the descriptors are closed."""
+    """Map what came beside a frame: the objects then own the memory, and the descriptors are closed.
+
+    An end whose result cannot be mapped becomes an ERROR that says so: the tasks beside it have ended all the same.
+    """
     waiting = deque(fds)
     try:
         for end in ends:
+            problem: tuple[int, Exception] | None = None
             parts: Iterable[End | Part] = (end, *(end.parts or ()))
             for part in parts:
                 if part.size:
@@ -51,8 +59,24 @@ def adopt_views(ends: Iterable[End], fds: list[int]) -> None:
                     try:
                         # A memoryview where the schema says bytes: only on this side of the wire.
                         part.payload = open_view(fd, part.size)  # type: ignore[assignment]
+                    except (OSError, MemoryError, AbiError) as error:
+                        problem = part.size, error
                     finally:
                         os.close(fd)
+            if problem is not None:
+                _fail(end, *problem)
     finally:
         for fd in waiting:
             os.close(fd)
+
+
+def _fail(end: End, size: int, problem: Exception) -> None:
+    text = f"it ended well, but its result of {size} bytes cannot be mapped into this process: {problem}"
+    known: Exception | None = None
+    if isinstance(problem, MemoryError) or getattr(problem, "errno", 0) == ENOMEM:
+        known = MemoryError(text)
+    elif isinstance(problem, OSError):
+        known = OSError(problem.errno, text)
+    name = type(known or problem).__name__
+    end.kind, end.size, end.nested, end.parts = EndKind.ERROR, 0, None, None
+    end.payload = encode_failure(Failure(name, text, pickled=pickle.dumps(known) if known else None))

@@ -228,6 +228,31 @@ def test_more_large_objects_than_files_a_program_may_open(program: Daemon) -> No
     assert output_of(program, script) == "all there\n"
 
 
+def test_a_result_that_finds_no_room_in_the_program(program: Daemon) -> None:
+    script = """
+        import resource
+        import abi
+        from abi.errors import TaskError
+
+        @abi.remote
+        def make(size):
+            return b"x" * size
+
+        assert abi.get(make.remote(200_000)) == b"x" * 200_000
+        used = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (80 << 20), hard))
+        refs = [make.remote(size) for size in (1, 160 << 20, 2)]
+        for number, ref in enumerate(refs):
+            try:
+                print(number, len(abi.get(ref, timeout=20)))
+            except MemoryError as error:
+                print(number, type(error).__name__, "cannot be mapped" in str(error), isinstance(error, TaskError))
+        print(len(abi.get(make.remote(1 << 20), timeout=20)))
+        """
+    assert output_of(program, script).splitlines() == ["0 1", "1 TaskError(MemoryError) True True", "2 2", "1048576"]
+
+
 def test_a_large_exception_arrives(program: Daemon) -> None:
     @abi.remote
     def shout(size: int) -> None:
