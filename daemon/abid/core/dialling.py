@@ -65,9 +65,6 @@ class Candidate(msgspec.Struct):
     is_dialling: bool = False
     is_own: bool = False
     """We met ourselves there."""
-    is_dropped: bool = False
-    """Nobody proposes it any more. It goes when its spacing is over: who forgot it sooner
-    could dial it again too soon."""
 
     @property
     def ready_at(self) -> int:
@@ -79,6 +76,9 @@ class Dialling:
 
     def __init__(self, own: bytes) -> None:
         self.candidates: dict[Address, Candidate] = {}
+        # Of these there are few, so that a beacon costs the same in a cluster of a thousand as in one of three.
+        self._registered: dict[Address, Candidate] = {}
+        self._dropped: dict[Address, Candidate] = {}
         self._own = own
         self._under_way = dict.fromkeys(Origin, 0)
 
@@ -91,12 +91,13 @@ class Dialling:
         if known is None:
             if len(self.candidates) >= CANDIDATES_MAX and not self._evict(origin, now):
                 return False
-            self.candidates[address] = Candidate(address, origin, due, node)
-            return True
-        if not known.is_dialling:  # its origin counts it among the dials under way
+            known = self.candidates[address] = Candidate(address, origin, due, node)
+        elif not known.is_dialling:  # its origin counts it among the dials under way
             known.origin = min(known.origin, origin)
         known.node = node or known.node
-        known.is_dropped = False
+        self._dropped.pop(address, None)
+        if origin == Origin.REGISTERED:
+            self._registered[address] = known
         return True
 
     def hasten(self, address: Address, due: int) -> None:
@@ -128,12 +129,11 @@ class Dialling:
         return min(free, default=None)
 
     def _wanted(self, connected: Collection[bytes], is_enough: bool) -> Iterator[Candidate]:
-        for one in self.candidates.values():
-            if one.is_dialling or one.is_own or one.is_dropped or one.node in connected:
+        for one in (self._registered if is_enough else self.candidates).values():
+            if one.is_dialling or one.is_own or one.address in self._dropped or one.node in connected:
                 continue
-            if is_enough and not (one.origin == Origin.REGISTERED and not one.node):
-                continue
-            yield one
+            if not (is_enough and one.node):
+                yield one
 
     def on_dialled(self, address: Address, node: bytes | None, now: int, lot: float) -> None:
         """A dial ended: ``node`` was met, or None. ``lot`` is a draw from [0, 1)."""
@@ -156,19 +156,24 @@ class Dialling:
                 candidate.due = now + int(lot * BACKOFF_BASE_NS)
 
     def drop(self, address: Address) -> None:
-        """Nobody proposes it any more."""
+        """Nobody proposes it any more. It goes when its spacing is over: who forgot it sooner could dial it again too
+        soon."""
         if address in self.candidates:
-            self.candidates[address].is_dropped = True
+            self._dropped[address] = self.candidates[address]
 
     def forget(self, node: bytes) -> None:
         """It is no member any more."""
-        for one in self.candidates.values():
-            one.is_dropped |= one.node == node
+        self._dropped.update((one.address, one) for one in self.candidates.values() if one.node == node)
 
     def _sweep(self, now: int) -> None:
-        for one in [one for one in self.candidates.values() if one.is_dropped]:
+        for one in list(self._dropped.values()):
             if not one.is_dialling and one.dialled_at + DIAL_SPACING_NS <= now:
-                del self.candidates[one.address]
+                self._remove(one.address)
+
+    def _remove(self, address: Address) -> None:
+        del self.candidates[address]
+        self._dropped.pop(address, None)
+        self._registered.pop(address, None)
 
     def _evict(self, origin: Origin, now: int) -> bool:
         """Make room for one of this origin, at the cost of one that is not better. What was dialled just now stays: who
@@ -180,5 +185,5 @@ class Dialling:
         ]
         if not worse:
             return False
-        del self.candidates[max(worse, key=lambda one: (one.origin, one.failures)).address]
+        self._remove(max(worse, key=lambda one: (one.origin, one.failures)).address)
         return True
