@@ -121,7 +121,9 @@ class Helper:
         link = self._link
         if link.lost:
             link.receive_now()
-            return not link.lost
+            if link.lost:  # another thread tries for a connection
+                self._sleep(TICK_MS, socket_too=False)
+            return True
         readable = self._sleep(TICK_MS if attended else ALONE_MS, socket_too=not attended)
         if self.state == DUE:
             return True

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import repeat
 from math import ceil
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 from typing import Any, Final
 
 from abi.errors import ProtocolError
@@ -44,6 +44,8 @@ _WAITING: Final = int(socket.MSG_CMSG_CLOEXEC)
 _NOT_WAITING: Final = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 
+SLEEP_S_MAX: Final = 86_400.0
+"""A wait sleeps no longer at a time, and then looks again: poll(2) counts milliseconds in 32 bits, which is 24 days."""
 LOOK_NS: Final = 1_500_000
 """An answer that takes longer is slept for. A single call takes 0.2 ms, where the machine is shared up to 0.7."""
 
@@ -57,8 +59,9 @@ _main_thread: Final = threading.main_thread
 class Link:
     """See the module. ``outbox``, ``releases`` and ``lost`` may be read and appended to from any thread.
 
-    ``on_lost`` runs in a thread that receives, once per loss: it may ``replace`` the socket; if it does not, every
-    ``wait`` returns. ``delivered`` runs after each batch of frames; it must not wait. ``busy`` says whether answers
+    ``on_lost`` runs in a thread that receives, again and again after a loss: it may ``replace`` the socket, or tell
+    in how many seconds it is to be called again, which should be few; when it does neither, the link closes, and every
+    ``wait`` returns. A loss without it is such an end. ``delivered`` runs after each batch of frames; it must not wait. ``busy`` says whether answers
     are due.
     """
 
@@ -67,7 +70,7 @@ class Link:
         sock: socket.socket,
         table: dict[int, Any],
         handlers: dict[int, Handler],
-        on_lost: Callable[[], None] | None = None,
+        on_lost: Callable[[], float | None] | None = None,
         *,
         guard: Guard = NO_GUARD,
         linger_s: float = LINGER_S,
@@ -105,6 +108,7 @@ class Link:
         self._reader = FrameReader()
         self._chunks: list[tuple[int, list[Any], int, Any]] = []
         self._descriptors: deque[int] = deque()
+        self._is_unheard = False
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -131,9 +135,18 @@ class Link:
 
     def _push(self) -> bool:
         with self._sending:
+            if self._is_unheard:
+                return True
             self._take()
             try:
                 return self._outgoing.push(self.sock)
+            except (BrokenPipeError, ConnectionResetError):
+                # The other side left, and what it had said before still lies in our socket: ends, and notes that tasks
+                # started. Whoever receives takes all of that, and loses the connection where it ends.
+                self._is_unheard = True
+                self._outgoing.clear()
+                self.helper.watch()
+                return True
             except OSError as error:
                 self.lose(str(error))
                 return True
@@ -219,16 +232,17 @@ class Link:
         try:
             while not done():
                 if self.lost:
-                    if not self._recover(guard):
+                    if not self._recover(guard, deadline):
                         return done()
                     continue
                 if self.outbox or self._outgoing:
                     self._send_all(guard, leads=True)
-                left = None if deadline is None else max(0.0, deadline - monotonic())
-                if not self._receive(left, guard):
+                left = None if deadline is None else min(max(0.0, deadline - monotonic()), SLEEP_S_MAX)
+                if self._receive(left, guard):
+                    self._notify()
+                    self.helper.seen += 1
+                elif left != SLEEP_S_MAX:
                     return done()
-                self._notify()
-                self.helper.seen += 1
             return True
         finally:
             self._release_lead()
@@ -246,7 +260,7 @@ class Link:
                     return True
                 if self.closed:
                     return False
-                left = -1 if deadline is None else deadline - monotonic()
+                left = -1 if deadline is None else min(deadline - monotonic(), SLEEP_S_MAX)
                 if deadline is not None and left <= 0:
                     return done()
                 guard.pause()
@@ -351,19 +365,31 @@ class Link:
         self._chunks.clear()
         self.helper.watch()
 
-    def _recover(self, guard: Guard) -> bool:
-        """With the lead: whether there is a connection again."""
-        if self.closed or self.on_lost is None:
+    def _recover(self, guard: Guard, deadline: float | None = None) -> bool:
+        """With the lead: try once for another connection, and pause if that failed. Whether to go on waiting."""
+        if self.closed:
             return False
         self._leader = threading.get_ident()
-        guard.pause()
         try:
-            self.on_lost()
+            guard.pause()
+            pause_s = None if self.on_lost is None else self.on_lost()
+            guard.resume()
+            if self.lost and pause_s is None:
+                self.close()
         finally:
             self._leader = 0
-        guard.resume()
         self._notify()
-        return not self.lost
+        if not self.lost:
+            return True
+        if pause_s is None:
+            return False
+        left = pause_s if deadline is None else min(pause_s, deadline - monotonic())
+        if left <= 0:
+            return False
+        guard.pause()
+        sleep(left)
+        guard.resume()
+        return True
 
     def replace(self, sock: socket.socket, rebuild: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]) -> None:
         """Go on over ``sock``. ``rebuild`` gets what had not been sent and returns what is to be sent now. Lead

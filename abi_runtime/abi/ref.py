@@ -1,9 +1,9 @@
 """A reference to what a task will return, and at the same time the client's only record of that task.
 
-``state`` says where it stands: the ``Task`` or ``Put`` as it was sent (kept for sending it again after a lost
-connection), then the ``End``; None for a reference from elsewhere whose end nobody asked for yet. A million may
-wait at once, so a Ref is a msgspec Struct: made in C, and never tracked by the garbage collector, as all its fields
-are of types that are not.
+``state`` says where it stands: the ``Task`` as it was sent (kept for sending it again after a lost connection), then
+the ``End``, which an object has from the start. A reference from elsewhere has None, and a ``Reference`` once somebody
+asked for its end. A million may wait at once, so a Ref is a msgspec Struct: made in C, and never tracked by the
+garbage collector, as all its fields are of types that are not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from abi import ids
-from abi.wire.schema import End, EndKind, Put, Task
+from abi.wire.schema import End, EndKind, Task
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -161,4 +161,4 @@ def _in_words(ref: Ref[Any]) -> str:
         return "finished" if end.kind == EndKind.OK else EndKind(end.kind).name.lower().replace("_", " ")
     if ref.home.session is None:
         return "of a session that ended or of another program"
-    return "under way" if isinstance(record_of(ref).state, (Task, Put)) else "held here"
+    return "under way" if isinstance(record_of(ref).state, Task) else "held here"

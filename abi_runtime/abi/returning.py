@@ -3,10 +3,15 @@
 Both daemons, the one that only lost the connection and the one that was started anew, are told the same: functions,
 options, and all that is unfinished, under the numbers it had. The first ignores what it knows and sends the ends of
 what has ended; the second starts over. Results come once, because a number leaves ``pending`` with its first end.
+
+A daemon that ends a connection over something we said (REFUSED) gets a second hearing: it may have been short of
+descriptors, say, for a moment. If it says so again right after the return, then of what is said at every return, and
+the session ends with its words.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +19,7 @@ from abi import errors
 from abi.bodies import put_of
 from abi.dial import connect
 from abi.wire.codec import encode_failure
-from abi.wire.schema import End, EndKind, Failure, Kind, Put, Reference, Task
+from abi.wire.schema import End, EndKind, Failure, Kind, Reference, Task
 
 if TYPE_CHECKING:
     from abi.private import PrivateDaemon
@@ -24,12 +29,12 @@ if TYPE_CHECKING:
 RETURN_SECONDS: Final = 10.0
 """As long as a daemon keeps a session whose connection is gone (DESIGN.md)."""
 PAUSE_SECONDS: Final = 0.05
-_STAYS: Final = frozenset({Kind.CANCEL, Kind.WANT, Kind.BORROW})
-"""What had not been sent and is not rebuilt from the session's own books."""
+RETURNS_APART_SECONDS: Final = 1.0
+"""Between two returns, at least: a daemon that drops us again and again is not to be kept busy with telling it all."""
 
 
 class Returner:
-    """A link's ``on_lost``. Called by whichever thread receives, with the lead."""
+    """A link's ``on_lost``: one attempt a call. Called by whichever thread receives, with the lead."""
 
     def __init__(self, session: Session, path: str, namespace: str, token: str, private: PrivateDaemon | None) -> None:
         self._session = session
@@ -37,34 +42,42 @@ class Returner:
         self._namespace = namespace
         self._token = token
         self._private = private
+        self._deadline = 0.0
+        """Of the loss that is being dealt with; 0 while there is none."""
+        self._returned = -math.inf
 
-    def __call__(self) -> None:
-        session = self._session
+    def __call__(self) -> float | None:
+        """In how many seconds to try again; None when there is a connection, or will be none."""
+        session, now = self._session, time.monotonic()
+        if not session.live:
+            return None
         why = session.link.why
-        if self._private is not None:
-            session.end_all(f"the private daemon ended ({why}){self._private.last_words()}")
-            return
-        deadline = time.monotonic() + RETURN_SECONDS
-        while session.live:
+        if session.refused and (self._private is not None or now - self._returned < RETURN_SECONDS):
+            final = f"the daemon ended this session: {why}"
+        elif self._private is not None:
+            final = f"the private daemon ended ({why}){self._private.last_words()}"
+        elif now - self._returned < RETURNS_APART_SECONDS:
+            return PAUSE_SECONDS
+        else:
+            self._deadline = self._deadline or now + RETURN_SECONDS
             try:
                 sock, welcome = connect(self._path, self._namespace, session.prefix.hex(), self._token)
             except (OSError, errors.Busy) as problem:
-                if time.monotonic() > deadline:
-                    session.end_all(
-                        f"the connection to the daemon was lost ({why}) and nobody answered at {self._path} "
-                        f"for {RETURN_SECONDS:.0f} s ({problem})"
-                    )
-                    return
-                time.sleep(PAUSE_SECONDS)
-                continue
-            except errors.AbiError as refusal:
-                session.end_all(
-                    f"the connection to the daemon was lost ({why}); it refuses to go on: {refusal.message}"
+                if time.monotonic() <= self._deadline:
+                    return PAUSE_SECONDS
+                final = (
+                    f"the connection to the daemon was lost ({why}) and nobody answered at {self._path} "
+                    f"for {RETURN_SECONDS:.0f} s ({problem})"
                 )
-                return
-            self._token = welcome.token or self._token
-            self._go_on(sock, welcome.resumed, bytes.fromhex(welcome.session))
-            return
+            except errors.AbiError as refusal:
+                final = f"the connection to the daemon was lost ({why}); it refuses to go on: {refusal.message}"
+            else:
+                self._token = welcome.token or self._token
+                self._go_on(sock, welcome.resumed, bytes.fromhex(welcome.session))
+                self._deadline, self._returned = 0.0, time.monotonic()
+                return None
+        session.end_all(final)
+        return None
 
     def _go_on(self, sock: Any, resumed: bool, prefix: bytes) -> None:
         session = self._session
@@ -73,6 +86,7 @@ class Returner:
             _lose_started(session)
         # What was on its way when the connection broke may have been lost, a PUT among it: also a daemon that knows the
         # session is told again, and ignores what it knows.
+        session.refused = False
         session.supplied.clear()
         session.unknown_below = session.next_seq()
         session.link.replace(sock, lambda unsent: _rebuild(session, unsent, resumed))
@@ -94,10 +108,8 @@ def _rebuild(session: Session, unsent: list[tuple[Any, ...]], resumed: bool) -> 
     if resumed:
         # A BORROW may have been lost on the way: one hold too many until the session ends, rather than one too few.
         entries += [(Kind.BORROW, Reference(seq)) for seq in list(session.borrowed)]
-    unsent = [entry for entry in unsent if entry[0] not in (Kind.BORROW, Kind.PUT)]
     entries += [_again(session, ref) for ref in list(session.pending.values())]
     entries += [(Kind.CANCEL, item) for item in list(session.cancels.values())]
-    entries += [entry for entry in unsent if entry[0] in _STAYS and entry[0] != Kind.CANCEL]
     return entries
 
 
@@ -118,10 +130,9 @@ def _again(session: Session, ref: Ref[Any]) -> tuple[Any, ...]:
     item = ref.state
     if isinstance(item, Reference):
         return Kind.WANT, item
-    kind = Kind.PUT if isinstance(item, Put) else Kind.SUBMIT
-    assert isinstance(item, (Task, Put))
+    assert isinstance(item, Task)
     body = session.bodies.get(item.seq)
-    return (kind, item) if body is None else (kind, item, _blob_of(body))
+    return (Kind.SUBMIT, item) if body is None else (Kind.SUBMIT, item, _blob_of(body))
 
 
 def _function(session: Session, function: Any) -> tuple[Any, ...]:

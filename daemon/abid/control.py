@@ -96,7 +96,7 @@ def _understand(payload: memoryview) -> tuple[Words, int, str]:
     try:
         try:
             words = msgspec.json.decode(payload)
-        except msgspec.DecodeError:  # maybe because of lone surrogates, as above
+        except msgspec.DecodeError:  # of lone surrogates, say: names that are no UTF-8 (``abi.control``)
             words = json.loads(bytes(payload))
         number, op = words["id"], words["op"]
         if type(number) is not int or not 0 <= number < 1 << 53 or type(op) is not str:

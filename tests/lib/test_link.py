@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from abi import link as link_module
 from abi.guard import SigintGuard
 from abi.link import Link
 from abi.wire.codec import decode_items, decoders, encode_items
@@ -24,6 +27,7 @@ class Pair:
         self.got: list[Any] = []
         self.fds: list[int] = []
         self.losses = 0
+        self.others = threading.enumerate()
         self.link = Link(
             ours,
             decoders((Kind.END, Kind.OUTPUT)),
@@ -127,6 +131,63 @@ def test_what_ends_a_connection(pair: Pair, data: bytes, why: str) -> None:
     assert not pair.link.wait(lambda: False, 10)
     assert pair.losses == 1
     assert why in pair.link.why
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["broken pipe", "reset"])
+def test_what_came_before_a_send_failed_counts(pair: Pair, reads: bool) -> None:
+    """The other side goes with our words read, or not; what it had said lies in our socket, and is worth having."""
+    if not reads:
+        pair.link.outbox.append((Kind.PUT, Put(1, b"v")))
+        pair.link.flush()
+    pair.peer.sendall(pair.end(1) + pair.end(2))
+    pair.peer.close()
+    pair.link.outbox.append((Kind.PUT, Put(2, b"v")))
+    assert pair.link.wait(lambda: pair.has(1, 2), 10)
+    assert not pair.link.wait(lambda: False, 10)
+    assert pair.losses == 1
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 30 * 86_400.0])
+def test_timeouts_that_no_call_of_the_kernel_takes(pair: Pair, timeout: float) -> None:
+    done: list[bool] = []
+    leader = threading.Thread(target=lambda: done.append(pair.link.wait(lambda: pair.has(9), timeout)))
+    leader.start()
+    while not pair.link.is_led:
+        os.sched_yield()
+    follower = threading.Thread(target=lambda: done.append(pair.link.wait(lambda: pair.has(1), timeout)))
+    follower.start()
+    pair.peer.sendall(pair.end(1))
+    follower.join(20)
+    pair.peer.sendall(pair.end(9))
+    leader.join(20)
+    assert done == [True, True]
+
+
+def test_a_wait_that_is_cut_in_pieces_is_as_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "SLEEP_S_MAX", 0.002)
+    began = time.monotonic()
+    assert not pair.link.wait(lambda: False, 0.02)
+    assert time.monotonic() - began >= 0.02
+
+
+def test_a_timeout_holds_while_another_connection_is_sought(pair: Pair) -> None:
+    pair.link.on_lost = lambda: 3600
+    pair.peer.close()
+    assert not pair.link.wait(lambda: False, 0.02)
+    assert not pair.link.closed
+
+
+def test_a_link_without_hope_closes_and_its_helper_ends(pair: Pair) -> None:
+    pair.link.outbox.append((Kind.PUT, Put(1, b"v")))
+    pair.link.arm()
+    helper = next(thread for thread in threading.enumerate() if thread.name == "abi" and thread not in pair.others)
+    pair.peer.close()
+    pair.link.on_lost = lambda: None
+    pair.link.outbox.append((Kind.PUT, Put(2, b"v")))  # never to be sent
+    pair.link.arm()
+    helper.join(10)
+    assert not helper.is_alive()
+    assert pair.link.closed
 
 
 def test_runs_of_a_kind_share_frames_in_order(pair: Pair) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 import abi
 from abi import errors, returning
+from abi.private import PrivateDaemon
 from abi.returning import Returner
-from abi.wire.schema import End, EndKind, Kind, Starting, Task, Welcome
+from abi.wire.frames import JSON, pack
+from abi.wire.schema import End, EndKind, Kind, Refused, Starting, Task, Welcome
 from tests.lib.conftest import PREFIX, Connected
 from tests.lib.fake_daemon import FakeDaemon
 
@@ -70,9 +73,13 @@ def test_a_daemon_that_says_goodbye_was_stopped(connect: Callable[..., Connected
     assert set(losses) == {"the daemon was stopped"}
 
 
+def returner(connected: Connected, private: PrivateDaemon | None = None) -> Returner:
+    return Returner(connected.session, "/socket", "default", "token", private)
+
+
 def lose(connected: Connected) -> None:
     """As a daemon that dies: at any moment, without a word."""
-    connected.session.link.on_lost = Returner(connected.session, "/socket", "default", "token", None)
+    connected.session.link.on_lost = returner(connected)
     connected.daemon.sock.shutdown(socket.SHUT_RDWR)
 
 
@@ -138,6 +145,75 @@ def test_refused_for_good(connect: Callable[..., Connected], successors: Success
         abi.get(ref)
     with pytest.raises(errors.SessionLost):
         double.remote(1)
+
+
+def refuse(daemon: FakeDaemon, _task: Task | None = None) -> list[End]:
+    """As a daemon that cannot take what was said: it says so, and closes."""
+    words = msgspec.json.encode(Refused("protocol_error", "too much", "say less"))
+    daemon.sock.sendall(pack(Kind.REFUSED, words, codec=JSON))
+    daemon.sock.shutdown(socket.SHUT_RDWR)
+    return []
+
+
+def test_a_refusal_in_the_middle_is_heard_again_once(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(never)
+    ref = double.remote(1)
+    connected.session.link.on_lost = returner(connected)
+    refuse(connected.daemon)
+    assert abi.get(ref, timeout=10) == 2
+    assert len(successors.hellos) == 1
+
+
+def test_what_is_refused_again_ends_the_session(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(refuse)
+    connected.session.link.on_lost = returner(connected)
+    successors.resumed, successors.on_task = True, refuse
+    ref = double.remote(1)
+    with pytest.raises(errors.SessionLost, match="ended this session: too much; say less"):
+        abi.get(ref, timeout=10)
+    assert len(successors.hellos) == 1
+    with pytest.raises(errors.SessionLost, match="too much"):
+        double.remote(2)
+
+
+def test_a_private_daemon_that_refuses_has_not_ended(connect: Callable[..., Connected], successors: Successors) -> None:
+    connected = connect(refuse)
+    connected.session.link.on_lost = returner(connected, cast(PrivateDaemon, object()))
+    with pytest.raises(errors.SessionLost, match="ended this session: too much"):
+        abi.get(double.remote(1), timeout=10)
+    assert not successors.hellos
+
+
+def test_returns_are_apart(
+    connect: Callable[..., Connected], successors: Successors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that drops us at each return is not told everything again and again."""
+    monkeypatch.setattr(returning, "RETURNS_APART_SECONDS", 3600)
+
+    def drop(daemon: FakeDaemon, _task: Task) -> list[End]:
+        daemon.sock.shutdown(socket.SHUT_RDWR)
+        return []
+
+    connected = connect(never)
+    successors.on_task = drop
+    ref = double.remote(1)
+    lose(connected)
+    with pytest.raises(errors.GetTimeoutError):
+        abi.get(ref, timeout=0.5)
+    assert len(successors.hellos) == 1
+
+
+def test_a_caller_s_timeout_holds_while_nobody_answers(
+    connect: Callable[..., Connected], successors: Successors
+) -> None:
+    connected = connect(never)
+    ref = double.remote(1)
+    successors.resumed = ConnectionRefusedError("nobody")
+    lose(connected)
+    with pytest.raises(errors.GetTimeoutError):
+        abi.get(ref, timeout=0.1)
+    successors.resumed = False
+    assert abi.get(ref, timeout=10) == 2
 
 
 def test_nobody_answers(

@@ -15,11 +15,12 @@ import msgspec
 from abi.errors import ProtocolError
 from abi.guard import uninterrupted
 from abi.wire.frames import BATCH_BYTES
-from abi.wire.schema import ITEMS, Failure, Item, Kind
+from abi.wire.schema import ITEMS, Failure, Item, Kind, Refused
 
 _encoder: Final = msgspec.msgpack.Encoder()
 with uninterrupted():
     _failure_decoder: Final = msgspec.msgpack.Decoder(Failure)
+    _refused_decoder: Final = msgspec.json.Decoder(Refused)
 
 encode_items = _encoder.encode
 """The payload of a frame: ``encode_items([item, …])``."""
@@ -41,7 +42,12 @@ def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = Non
     ``replace`` decodes a kind into a subclass of its item type (the daemon's own record of a task).
     """
     types: dict[Kind, Any] = {**ITEMS, **(replace or {})}
-    return {int(kind): _list_decoder(types[kind]) for kind in kinds}
+    return {int(kind): _decode_refused if kind == Kind.REFUSED else _list_decoder(types[kind]) for kind in kinds}
+
+
+def _decode_refused(payload: bytes | memoryview) -> list[Refused]:
+    """REFUSED is JSON and no list at any time, so that whoever is refused can read why, whatever it speaks."""
+    return [_refused_decoder.decode(payload)]
 
 
 @cache
