@@ -9,6 +9,7 @@ Switched off, there is no socket, no timer and not one packet, but for the dial 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
 import time
@@ -43,6 +44,7 @@ from abid.core.searching import parse_subnets
 
 log = logging.getLogger(__name__)
 
+DEFAULT_PORT: Final = 8081
 TICK_SPACING_S: Final = 0.02
 """However much there is to do, the rules are asked 50 times a second at most."""
 NS: Final = 1_000_000_000
@@ -56,11 +58,13 @@ class Options:
     """What the configuration says, `network.…`."""
 
     enabled: bool = True
-    port: int = 8081
-    """UDP, on every host the same, also where peers connect to another one."""
+    port: int = DEFAULT_PORT
+    """UDP, on every host the same, also where peers connect to another one; 0 (there: any free one) is the default."""
     interval_ms: int = 5000
     bind: str = ""
     """The only interface or address to use; empty: all."""
+    address: str = ""
+    """What peers are told to dial, as `HOST[:PORT]`; empty: the addresses of the interfaces."""
     seeds: Sequence[str] = ()
     subnets: Sequence[str] = ()
     exec_hook: str = ""
@@ -84,15 +88,19 @@ class Discoverer:
         self._find = find
         self._now = now
         self._seals = Seals(keys) if options.enabled else None
-        self._lan = Lan(loop, options.port, self._on_packet)
+        self._port = options.port or DEFAULT_PORT
+        self._lan = Lan(loop, self._port, self._on_packet)
         self._interfaces: list[Interface] = []
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._saving = self._must_save = False
         self._is_started = False
-        seeds = [lookup.parse(text, options.port) for text in options.seeds]
+        seeds = [lookup.parse(text, self._port) for text in options.seeds]
         self._names = [place for place in seeds if not lookup.is_address(place.host)]
         self._seeds = [Address(place.host, place.port) for place in seeds if lookup.is_address(place.host)]
+        self._told = lookup.parse(options.address, listening) if options.address else None
+        has_told_name = self._told is not None and not lookup.is_address(self._told.host)
+        self._told_addresses = [Address(*self._told)] if self._told is not None and not has_told_name else []
         try:
             subnets = parse_subnets(options.subnets)
         except ValueError as problem:
@@ -100,7 +108,7 @@ class Discoverer:
         settings = Settings(
             interval_ns=options.interval_ms * 1_000_000,
             subnets=subnets,
-            has_names=bool(self._names),
+            has_names=bool(self._names) or has_told_name,
             has_hook=bool(options.exec_hook),
         )
         # Each host draws lots of its own: hosts that drew alike would do everything in the same moments.
@@ -140,7 +148,7 @@ class Discoverer:
 
     async def register(self, text: str) -> list[Address]:
         """A person wants `HOST[:PORT]` dialled, now and after every start. Raises UsageError, and ``NameUnknown``."""
-        place = lookup.parse(text, self._options.port)
+        place = lookup.parse(text, self._port)
         found = await lookup.resolved([place])
         if not found:
             raise lookup.NameUnknown(f"nothing is known of a host {place.host!r}", hint="is it spelled right?")
@@ -235,9 +243,15 @@ class Discoverer:
 
     def _sealed(self, number: int, *, is_question: bool = False) -> bytes:
         assert self._seals is not None  # switched off, nothing asks for a packet
-        here = dict.fromkeys(interface.packed for interface in self._interfaces)
-        beacon = Beacon(self._listening, tuple(here)[:BEACON_ADDRESSES_MAX], is_question)
+        port, packed = self._reached_at()
+        beacon = Beacon(port, tuple(dict.fromkeys(packed))[:BEACON_ADDRESSES_MAX], is_question)
         return self._seals.seal(self._node, number, beacon)
+
+    def _reached_at(self) -> tuple[int, list[bytes]]:
+        """Port and addresses, the best first."""
+        if self._told is not None:
+            return self._told.port, [ipaddress.ip_address(address.host).packed for address in self._told_addresses]
+        return self._listening, [interface.packed for interface in self._interfaces]
 
     def _look_around(self) -> None:
         """Interfaces come and go; once an interval is often enough to see it, and costs less than being told."""
@@ -269,13 +283,16 @@ class Discoverer:
             self._perform(self.rules.on_dialled(effect.address, node, self._now()))
 
     async def _resolve(self) -> None:
+        if self._told is not None:
+            # Until the name is known, and while it is not, a beacon says of us only that we live.
+            self._told_addresses = await lookup.resolved([self._told]) or self._told_addresses
         found = await lookup.resolved(self._names)
         self.rules.propose(found, Origin.CONFIGURED, self._now())
         self._schedule()
 
     async def _ask_hook(self) -> None:
         try:
-            places = await lookup.run_hook(self._options.exec_hook, self._options.port)
+            places = await lookup.run_hook(self._options.exec_hook, self._port)
         except lookup.HookFailed as error:
             log.warning("%s", error)
             return

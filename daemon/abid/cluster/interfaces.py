@@ -125,7 +125,9 @@ def _interface(name: str, one: _Address, number_of: Callable[[str], int]) -> Int
         prefix = bits
     network = ipaddress.ip_network(f"{one.address}/{prefix}", strict=False)
     has_broadcast = network.version == 4 and network.num_addresses > 2
-    return Interface(name, number_of(name), one.address, prefix, str(network.broadcast_address) if has_broadcast else "")
+    return Interface(
+        name, number_of(name), one.address, prefix, str(network.broadcast_address) if has_broadcast else ""
+    )
 
 
 def _absent(only: str, there: Sequence[Interface]) -> ConfigError:

@@ -131,6 +131,17 @@ def test_a_member_that_comes_back_is_met_again(make: Make) -> None:
     assert one.next("connected")["node"] == again.node
 
 
+def test_what_peers_are_told_to_dial_can_be_set(make: Make) -> None:
+    """Here nobody passes anything on: that it is dialled is all."""
+    forwarded = free_tcp_port()
+    with socket.create_server((host(9), forwarded)) as forwarder:
+        forwarder.settimeout(30)
+        make(2, options={"address": f"{host(9)}:{forwarded}"})
+        make(1)
+        connection, _ = forwarder.accept()
+        connection.close()
+
+
 def sockets_of(pid: int) -> set[str]:
     """The inodes of the sockets that a process has."""
     links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]

@@ -1,0 +1,38 @@
+"""What is missing is said in words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.hosts import kernel
+
+
+def test_here_they_are_possible_and_it_says_so() -> None:
+    assert kernel.why_not() == ""
+    said = subprocess.run([sys.executable, "-m", "tests.hosts"], capture_output=True, text=True)
+    assert said.returncode == 0
+    assert said.stdout.startswith("hosts for tests: yes")
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert kernel.why_not() == "network namespaces need root"
+
+
+def test_a_missing_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "iproute2" in kernel.why_not()
+    assert "nftables" in kernel.why_no_loss()
+
+
+def test_a_kernel_that_makes_none_is_told_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*command: str, lines: object = ()) -> str:
+        raise kernel.CommandFailed(f"{command[0]}: Operation not permitted")
+
+    monkeypatch.setattr(kernel, "tell", refuse)
+    assert "Operation not permitted" in kernel.why_not()
