@@ -2,7 +2,8 @@
 
 TLS runs in memory (``ssl.MemoryBIO``) and the transport carries bytes. So it is we who decide when a handshake is worth
 its arithmetic, what is said to whom before a connection ends, and what an error is called; asyncio's own TLS decides
-these by itself, and each loop differently.
+these by itself, and each loop differently. The arithmetic, one to some milliseconds a side, is done in a thread of its
+own, for which OpenSSL lets go of the interpreter: handshakes of strangers do not make others wait.
 
     HELD ──begin──▶ HANDSHAKE ──▶ OPEN ──end──▶ ENDED
       │                 │                         ▲
@@ -22,6 +23,8 @@ import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Final, cast
 
 from abi.errors import AbiError, ProtocolError
@@ -96,6 +99,8 @@ class Link(asyncio.Protocol):
         self._context = context
         self._tls: ssl.SSLObject | None = None
         """Made when the handshake begins: most that knock under an attack never get there."""
+        self._step: asyncio.Future[OSError | None] | None = None
+        """Of the handshake, in the thread."""
         self._reader = FrameReader(STRANGER_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
 
@@ -121,8 +126,7 @@ class Link(asyncio.Protocol):
         if self.state is State.HELD and self._transport is not None:
             self.state = State.HANDSHAKE
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=self.accepted)
-            self._transport.resume_reading()
-            self._advance(self._tls)
+            self._shake(self._tls)
 
     def send(self, kind: PeerKind, message: PeerMessage) -> None:
         self.send_payload(kind, encode(message))
@@ -166,14 +170,17 @@ class Link(asyncio.Protocol):
         if self.accepted:
             self.owner.on_accepted(self)
         else:
-            self.begin()
+            self._loop.call_soon(self.begin)  # not now: uvloop begins to read after this, whatever we say
 
     def data_received(self, data: bytes) -> None:
         if self.state is State.ENDED:
             return  # it has not heard yet
         self._incoming.write(data)
         if self._tls is not None:
-            self._advance(self._tls)
+            if self.state is State.HANDSHAKE:
+                self._shake(self._tls)
+            else:
+                self._advance(self._tls)
         elif data[0] != TLS_HANDSHAKE:
             self._end(refused(Code.PLAIN_TEXT, "what it says is not TLS"), last_words=False)
         else:
@@ -191,11 +198,28 @@ class Link(asyncio.Protocol):
 
     # Inside.
 
-    def _advance(self, tls: ssl.SSLObject) -> None:
-        """Do what the bytes that are here allow."""
+    def _shake(self, tls: ssl.SSLObject) -> None:
+        """The next step of the handshake, in a thread, which has both buffers for itself: nothing is read meanwhile."""
+        assert self._step is None
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._step = self._loop.run_in_executor(_thread(), _shaken, tls)
+        self._step.add_done_callback(lambda step: self._on_step(tls, step))
+
+    def _on_step(self, tls: ssl.SSLObject, step: asyncio.Future[OSError | None]) -> None:
+        self._step = None
+        if step.cancelled() or self.state is not State.HANDSHAKE:
+            return  # it has ended meanwhile
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._advance(tls, step.result())
+
+    def _advance(self, tls: ssl.SSLObject, failed: OSError | None = None) -> None:
+        """Do what the bytes that are here allow; ``failed`` is how the handshake's last step ended."""
         try:
+            if failed is not None:
+                raise failed
             if self.state is State.HANDSHAKE:
-                tls.do_handshake()
                 self.identity = identity_of(tls.getpeercert())
                 self.state = State.OPEN
                 self.owner.on_secured(self)
@@ -230,7 +254,9 @@ class Link(asyncio.Protocol):
                 return
 
     def _flush(self) -> None:
-        if self._outgoing.pending and self._transport is not None and not self._transport.is_closing():
+        if self._step is not None or self._transport is None or self._transport.is_closing():
+            return
+        if self._outgoing.pending:
             self._transport.write(self._outgoing.read())
 
     def _end(self, why: AbiError | None, *, last_words: bool = True) -> None:
@@ -258,3 +284,18 @@ class Link(asyncio.Protocol):
         with contextlib.suppress(OSError):
             transport.write_eof()
         self._loop.call_later(LINGER_S, transport.abort)
+
+
+def _shaken(tls: ssl.SSLObject) -> OSError | None:
+    """One step; None when the handshake is done, ``SSLWantReadError`` when the peer has to say something now."""
+    try:
+        tls.do_handshake()
+    except OSError as error:
+        return error
+    return None
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    """One for all links: they have their turn, and take one core at most."""
+    return ThreadPoolExecutor(1, "abid tls")

@@ -1,9 +1,10 @@
 """Those that knocked and have not said who they are: few at once, not for long, and heard in turn.
 
 A stranger costs a socket until its first bytes have come, and then waits for its turn to shake hands: that is what
-costs arithmetic (half a millisecond to a few), so handshakes come at a bounded rate and few in one turn of the loop.
-When there are too many strangers, the oldest of the address that has the most goes: one host that floods us pushes
-out itself and not a member that knocks meanwhile.
+costs arithmetic (half a millisecond to four, in a thread), so handshakes begin at a bounded rate. The addresses from
+which strangers come have their turns one after the other. When there are too many strangers, the oldest of the address
+that has the most goes. So one host that floods us holds up and pushes out itself, and not a member that knocks
+meanwhile.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from abid.cluster.link import Link, State
 from abid.cluster.refusal import Code, refused
 
 STRANGERS_MAX: Final = 64
-"""At the rate below each of them has its turn within 0.7 s, far within the five that it has to greet."""
+"""Some MB at most, and more members than knock at one moment even where a thousand do."""
 GREETING_S: Final = 5.0
 """From knocking to having said who it is. A member on the slowest line needs three round trips for it."""
-HANDSHAKES_PER_S: Final = 100
-"""A tenth of a slow core at most; a thousand hosts that all come back at once are let in within ten seconds."""
-HANDSHAKES_AT_ONCE: Final = 4
-"""In one turn of the loop, so that none lasts longer than a few milliseconds for it."""
+HANDSHAKES_PER_S: Final = 20
+"""A tenth of a slow core, and less than a hundredth of the turns of the loop meet one, whoever floods us."""
+HANDSHAKES_AT_ONCE: Final = 32
+"""Above that rate, when there were none for a while: most clusters come back at once without waiting."""
 
 
 class Bucket:
@@ -55,7 +56,8 @@ class Strangers:
         self._loop = loop
         self._timers: dict[Link, asyncio.TimerHandle] = {}
         """In the order of their coming."""
-        self._waiting: deque[Link] = deque()
+        self._waiting: dict[str, deque[Link]] = {}
+        """By address; the next turn is the first one's."""
         self._bucket = Bucket(HANDSHAKES_PER_S, HANDSHAKES_AT_ONCE, loop.time())
         self._pump_timer: asyncio.TimerHandle | None = None
 
@@ -75,7 +77,7 @@ class Strangers:
 
     def wait_for_turn(self, link: Link) -> None:
         """It would shake hands."""
-        self._waiting.append(link)
+        self._waiting.setdefault(link.address, deque()).append(link)
         self._pump()
 
     def give_time(self, link: Link, seconds: float) -> None:
@@ -109,10 +111,17 @@ class Strangers:
         if self._pump_timer is not None:
             return
         while self._waiting:
-            if self._waiting[0].state is not State.HELD:
-                self._waiting.popleft()  # it went meanwhile
+            address, links = next(iter(self._waiting.items()))
+            if links[0].state is not State.HELD:
+                links.popleft()  # it went meanwhile
+                if not links:
+                    del self._waiting[address]
             elif self._bucket.take(self._loop.time()):
-                self._waiting.popleft().begin()
+                del self._waiting[address]
+                link = links.popleft()
+                if links:
+                    self._waiting[address] = links  # behind the others
+                link.begin()
             else:
                 self._pump_timer = self._loop.call_later(self._bucket.wait_s(), self._pump_again)
                 return

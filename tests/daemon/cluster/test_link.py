@@ -80,15 +80,25 @@ class Pair:
         self.cables = {self.accepted: Cable(), self.dialled: Cable()}
         for link, cable in self.cables.items():
             link.connection_made(cast("asyncio.Transport", cable))
+        self.dialled.begin()
 
-    def carry(self, piece: int) -> None:
+    async def carry(self, piece: int) -> None:
         """All that is under way, so many bytes at a time, until nobody has more to say."""
         ways = [(self.dialled, self.accepted), (self.accepted, self.dialled)]
-        while any(self.cables[source].sent for source, _ in ways):
+        while any(self.cables[link].sent or link._step for link in self.cables):
+            for link in self.cables:
+                await self._while_busy(link)
             for source, target in ways:
                 data, self.cables[source].sent = bytes(self.cables[source].sent), bytearray()
                 for at in range(0, len(data), piece):
+                    await self._while_busy(target)
                     target.data_received(data[at : at + piece])
+
+    async def _while_busy(self, link: Link) -> None:
+        """It shakes hands and does not read."""
+        while link._step is not None:
+            await asyncio.wait([link._step])
+            await asyncio.sleep(0)  # it hears of it after us
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
@@ -96,7 +106,7 @@ def test_bytes_may_come_in_any_pieces(tmp_path: Path, piece: int) -> None:
     async def story() -> None:
         server, client = Noting(), Noting()
         pair = Pair(Ca(tmp_path), server, client)
-        pair.carry(piece)
+        await pair.carry(piece)
         assert (pair.accepted.state, pair.dialled.state) == (State.OPEN, State.OPEN)
         assert pair.accepted.identity is not None
         assert pair.dialled.identity is not None
@@ -105,11 +115,11 @@ def test_bytes_may_come_in_any_pieces(tmp_path: Path, piece: int) -> None:
         for number in range(5):
             pair.dialled.send_payload(PeerKind.RAFT, bytes([number]) * 1000)
             pair.accepted.send_payload(PeerKind.GOSSIP, b"")
-        pair.carry(piece)
+        await pair.carry(piece)
         assert server.frames == [(PeerKind.RAFT, bytes([number]) * 1000) for number in range(5)]
         assert client.frames == [(PeerKind.GOSSIP, b"")] * 5
         pair.dialled.close()
-        pair.carry(piece)
+        await pair.carry(piece)
         assert (server.ended, client.ended) == ([None], [None])
 
     run(story())
@@ -119,10 +129,10 @@ def test_one_flipped_bit_ends_the_link_and_nothing_of_it_is_believed(tmp_path: P
     async def story() -> None:
         server, client = Noting(), Noting()
         pair = Pair(Ca(tmp_path), server, client)
-        pair.carry(1 << 20)
+        await pair.carry(1 << 20)
         pair.dialled.send_payload(PeerKind.RAFT, b"x" * 100)
         pair.cables[pair.dialled].sent[50] ^= 1
-        pair.carry(1 << 20)
+        await pair.carry(1 << 20)
         assert server.frames == []
         assert [why and why.code for why in server.ended] == [Code.TLS]
 
@@ -134,9 +144,9 @@ def test_a_fault_of_ours_costs_one_peer_its_connection(tmp_path: Path) -> None:
         for fault, code in [(ZeroDivisionError("a bug"), "protocol"), (AbiError("no", code="why"), "why")]:
             server, client = Noting(fault), Noting()
             pair = Pair(Ca(tmp_path / code), server, client)
-            pair.carry(1 << 20)
+            await pair.carry(1 << 20)
             pair.dialled.send_payload(PeerKind.RAFT, b"")
-            pair.carry(1 << 20)
+            await pair.carry(1 << 20)
             assert pair.accepted.state is pair.dialled.state is State.ENDED
             assert [(kind, decode(kind, payload).code) for kind, payload in client.frames] == [(PeerKind.REFUSED, code)]
             assert "a bug" not in str(client.frames)
@@ -149,14 +159,14 @@ def test_what_is_sent_over_a_link_that_has_ended_is_dropped(tmp_path: Path) -> N
         server, client = Noting(), Noting()
         pair = Pair(Ca(tmp_path), server, client)
         pair.dialled.send_payload(PeerKind.RAFT, b"too early")
-        pair.carry(1 << 20)
+        await pair.carry(1 << 20)
         pair.dialled.close()
         pair.dialled.close()
         pair.dialled.refuse(AbiError("too late"))
         pair.dialled.send_payload(PeerKind.RAFT, b"too late")
         with pytest.raises(ProtocolError):
             pair.dialled.send_payload(PeerKind.RAFT, bytes(FRAME_BYTES_MAX + 1))
-        pair.carry(1 << 20)
+        await pair.carry(1 << 20)
         assert server.frames == []
         assert (server.ended, client.ended) == ([None], [None])
 
