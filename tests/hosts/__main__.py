@@ -1,4 +1,4 @@
-"""Whether this machine can have hosts for tests, in one line; what dead runs left is removed. Exit code 1: it cannot."""
+"""Whether this machine can have hosts for tests, in one line; what dead runs left is removed. Exit code 1: no."""
 
 from __future__ import annotations
 
