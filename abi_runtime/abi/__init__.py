@@ -68,8 +68,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "errors":
-        return import_module("abi.errors")
+    if name in ("errors", "network"):
+        return import_module(f"abi.{name}")
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'abi' has no attribute {name!r}")

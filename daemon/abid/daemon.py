@@ -24,9 +24,11 @@ from abi.transport import listen
 from abi.wire.schema import Interpreter
 from abid import held, logs, state
 from abid.clients import Listener
+from abid.metrics import pages
 from abid.network import Network
 from abid.node import Node, limits_of
 from abid.notify import Pulse, notify
+from abid.web import Web
 from abid.zygote_process import ZygoteProcess
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class Daemon:
         self.node.network = Network(
             self.loop, lambda: self.config, identity, self.node.host, self.state_dir, self._on_disk_failure
         )
+        self.web = Web(self.loop, pages(self.node.status, self.node.network.status))
         lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
         core = self.node.core
         self.node.pulse = Pulse(
@@ -90,7 +93,9 @@ class Daemon:
     async def _serve(self, tell_ready: Callable[[], None]) -> None:
         """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
         self._watch_signals()
-        await self._open_network()
+        if self._stopping is None:  # whom it belongs to may be gone already
+            await self._open_network()
+            await self.web.open(self.runtime_dir, self.config)
         log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
         notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
         tell_ready()
@@ -195,6 +200,7 @@ class Daemon:
         for session in list(node.sessions.values()):
             session.say_goodbye()
         self.listener.close()
+        self.web.close()
         deadline = self.loop.time() + GOODBYE_S
         while self.listener.connections and self.loop.time() < deadline:
             await self._sleep_until(deadline)

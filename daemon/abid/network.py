@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from abi.config import Config
 from abi.errors import AbiError, UsageError
+from abid.cluster.about import of_none
 from abid.state import Identity
 
 if TYPE_CHECKING:
@@ -79,17 +80,7 @@ class Network:
         """For `abi network status`. Where nothing of the cluster is loaded, nothing is loaded for this."""
         if self._cluster is not None:
             return self._cluster.status()
-        config = self._config()
-        return {
-            "enabled": config.boolean("network.enabled"),
-            "port": config.integer("network.port"),
-            "discovery_enabled": config.boolean("network.discovery_enabled"),
-            "broadcast_interval_ms": config.integer("network.broadcast_interval_ms"),
-            "node": self._identity.node.hex(),
-            "joined": False,
-            "removed": "",
-            "nodes": [],
-        }
+        return of_none(self._config(), self._identity.node.hex(), self._host, 0, "")
 
     def answer_later(self, answer: Answer, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
         """Tell the outcome when it is known."""

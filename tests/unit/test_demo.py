@@ -144,3 +144,14 @@ def test_the_whole_demo_on_a_few_files(tmp_path: Path) -> None:
     assert "kill -9" in done.stdout
     assert done.stdout.count("  holds  ") == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_of_three_hosts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "abi_cli.demo", "--hosts", "3"],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kill -9" in done.stdout
+    assert done.stdout.count("  holds  ") == 5
+    assert list(tmp_path.iterdir()) == []

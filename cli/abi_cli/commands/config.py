@@ -67,4 +67,6 @@ def _values(arguments: argparse.Namespace) -> Object:
 
 
 def _spelled(value: object) -> str:
+    if isinstance(value, list):
+        return spelled(tuple(value))
     return spelled(value) if isinstance(value, int | float | str | dict) else str(value)

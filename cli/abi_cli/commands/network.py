@@ -11,7 +11,7 @@ from abi_cli.parser import subcommands
 
 SUMMARY = "The hosts of this cluster, and how this one stands with them."
 ANSWER_S = 60.0
-HEAD = ("NODE", "NAME", "STATE", "ROLE", "ADDRESS")
+HEAD = ("NODE", "NAME", "STATE", "ROLE", "CORES", "GPU", "ADDRESS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,10 @@ def _list(arguments: argparse.Namespace) -> int:
     told = _ask("network-status")
     if arguments.json:
         json.write({"nodes": told["nodes"]})
-    elif told["nodes"]:
-        print(_table(told))
     else:
-        text.note(_alone(told))
+        print(_table(told))
+        if not told["joined"]:
+            text.note(_alone(told))
     return exits.OK
 
 
@@ -79,7 +79,15 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _table(told: Object) -> str:
     rows = [
-        (each["id"], text.clean(each["name"]), each["state"], _role(each), text.clean(each["address"]))
+        (
+            each["id"],
+            text.clean(each["name"]),
+            each["state"],
+            _role(each),
+            each["cpu_cores"] or "?",
+            "yes" if each["has_gpu"] else "",
+            text.clean(each["address"]),
+        )
         for each in told["nodes"]
     ]
     return text.table(HEAD, rows)

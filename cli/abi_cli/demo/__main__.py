@@ -1,4 +1,4 @@
-"""`python -m abi_cli.demo [--limit N]`: the demo. Exit code 0 if every check holds, 1 if one does not."""
+"""`python -m abi_cli.demo [--limit N | --hosts N]`: the demo. Exit code 0 if every check holds, 1 if one does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import abi
 from abi.errors import AbiError
 from abi_cli.bench import procs
 from abi_cli.bench.own_daemon import OwnDaemon, program
-from abi_cli.demo import alone, checks, library, scene
+from abi_cli.demo import alone, checks, hosts, library, scene
 from abi_cli.demo.measure import Measure
 from abi_cli.demo.show import Show
 
@@ -30,13 +30,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the demo; its exit code."""
     parser = argparse.ArgumentParser(prog="./dev demo", description="abi on a real job, in under a minute.")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N files of the standard library")
-    limit = parser.parse_args(words).limit
+    parser.add_argument("--hosts", type=_hosts, metavar="N", help="N hosts become a cluster, and lose their leader")
+    arguments = parser.parse_args(words)
     show = Show()
     begin = time.monotonic()
     try:
         with procs.subreaper(), tempfile.TemporaryDirectory(prefix="abi-demo-") as directory:
             try:
-                held = _Demo(show, directory, limit).run()
+                if arguments.hosts:
+                    held = hosts.HostsDemo(show, directory, arguments.hosts).run()
+                else:
+                    held = _Demo(show, directory, arguments.limit).run()
             finally:
                 procs.end_descendants(GONE_S)
     except KeyboardInterrupt:
@@ -174,6 +178,12 @@ def _totals(measures: Sequence[Measure]) -> tuple[int, int, int, int]:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number of files")
+    return int(text)
+
+
+def _hosts(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= hosts.HOSTS_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is no number of hosts from 2 to {hosts.HOSTS_MAX}")
     return int(text)
 
 

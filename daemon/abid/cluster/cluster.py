@@ -19,6 +19,7 @@ from abi.config import Config
 from abi.errors import AbiError, NetworkDisabled, UsageError
 from abi.wire import join_token
 from abid.cluster import certificates, credentials, interfaces, joining, secret, standing, token
+from abid.cluster.about import of_none
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
@@ -378,17 +379,8 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """For `abi network status`, whatever this host is."""
-        told: dict[str, Any] = {
-            "enabled": self.is_enabled,
-            "port": self.port or self.config.integer("network.port"),
-            "discovery_enabled": self.config.boolean("network.discovery_enabled"),
-            "broadcast_interval_ms": self.config.integer("network.broadcast_interval_ms"),
-            "node": self.node,
-            "joined": self.member is not None,
-            "removed": self.removed,
-            "nodes": [],
-        }
-        return told if self.member is None else {**told, **self.member.shown()}
+        told = of_none(self.config, self.node, self._host, self.port, self.removed)
+        return told if self.member is None else {**told, "joined": True, **self.member.shown()}
 
 
 def _joined(host: str, port: int) -> str:

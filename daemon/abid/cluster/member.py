@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
 from abid.cluster import admission, asking, leading
+from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.asking import Asking
 from abid.cluster.authority import Authority
@@ -35,7 +36,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
 from abid.cluster.refusal import Code
-from abid.cluster.requests import Requests
+from abid.cluster.requests import Body, Requests
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 MESSAGES_MAX: Final = 1_000
 """Of Raft in one frame; a leader has far fewer for one member."""
+ABOUT: Final = "about"
+NOTHING_KNOWN: Final[dict[str, Any]] = {"cpu_cores": 0, "has_gpu": False}
+"""Of a member that this host was never connected with."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
@@ -101,8 +105,11 @@ class Member:
             admission.RENEW: self._admission.on_renew,
             admission.RENEW_OWN: self._admission.on_renew_own,
             leading.KEY: self._leading.on_key,
+            ABOUT: self._on_about,
         }
         self._answering: set[asyncio.Task[None]] = set()
+        self.abouts: dict[str, dict[str, Any]] = {self.node: about_this_host(config)}
+        """What each node has, by what it said when it was connected last."""
         self._changed = asyncio.Event()
 
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
@@ -182,6 +189,7 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
+        self._later(self._ask_about(peer))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_connected(member.number)
@@ -233,9 +241,24 @@ class Member:
             self._on_failure(error)
 
     def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
-        task = self._loop.create_task(self._admission.on_stranger(stranger, message))
+        self._later(self._admission.on_stranger(stranger, message))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+
+    async def _on_about(self, peer: Peer, body: Body) -> Body:
+        return self.abouts[self.node]
+
+    async def _ask_about(self, peer: Peer) -> None:
+        try:
+            said = await self.requests.ask(peer, ABOUT, {}, self.request_timeout_s())
+        except AbiError as error:
+            log.debug("node %s did not say what it has: %s", peer.node, error)
+        else:
+            cores, has_gpu = int(said["cpu_cores"]), bool(said["has_gpu"])
+            self.abouts[peer.node] = {"cpu_cores": cores, "has_gpu": has_gpu}
 
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
@@ -278,6 +301,7 @@ class Member:
                     "id": member.node,
                     "number": member.number,
                     "name": member.name,
+                    **self.abouts.get(member.node, NOTHING_KNOWN),
                     "address": member.addresses[0] if member.addresses else "",
                     "addresses": list(member.addresses),
                     "state": self.health.state_of(member.number),

@@ -1,0 +1,34 @@
+"""What `abi network list` says of a host, and of one that is in no cluster. Light: also such a host says this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from abi.config import Config
+from abi.wire.schema import UNITS
+from abid import resources
+from abid.gpus import NoCards
+
+
+def about_this_host(config: Config) -> dict[str, Any]:
+    """What others would send it work for."""
+    units = round(config.number("workers.cpus") * UNITS) or resources.cpu_units()
+    return {"cpu_cores": -(-units // UNITS), "has_gpu": bool(NoCards().uuids())}
+
+
+def of_none(config: Config, node: str, host: str, port: int, removed: str) -> dict[str, Any]:
+    """The status of a host that belongs to no cluster: it knows itself, and nobody else."""
+    itself = {
+        "id": node, "name": host, "state": "alive", "address": "", "addresses": [], "connected": True, "voter": False,
+        "leader": False, **about_this_host(config),
+    }  # fmt: skip
+    return {
+        "enabled": config.boolean("network.enabled"),
+        "port": port or config.integer("network.port"),
+        "discovery_enabled": config.boolean("network.discovery_enabled"),
+        "broadcast_interval_ms": config.integer("network.broadcast_interval_ms"),
+        "node": node,
+        "joined": False,
+        "removed": removed,
+        "nodes": [itself],
+    }
