@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from abid.core.membership.effects import Became, Dial, Effect, Send
@@ -18,7 +18,10 @@ from abid.core.membership.timings import MILLISECOND, SECOND, Settings
 
 DELAY_NS = (MILLISECOND // 10, 2 * MILLISECOND)
 DEAD_AFTER_NS = 10 * SECOND
-"""Of silence: who has been silent for so long is rightly held for dead."""
+"""Of silence: who has been silent for so long is rightly held for dead. Where words are lost, the silence may have
+begun with a lost one, a whole round (3 s) before the trouble did."""
+LAST_LOOK_NS = Settings().last_look_ns + SECOND
+LEFT_OVER_NS = Settings().suspect_after_ns + Settings().suspicion_max_ns
 ENCODED_EVERY = 16
 """Of so many words one goes through its form on the wire and back."""
 NEVER = 1 << 62
@@ -34,6 +37,8 @@ class Host:
         self.waiting: list[Callable[[], list[Effect]]] = []
         """What came in while it was stopped."""
         self.slept_ns = 0
+        self.is_asleep = False
+        self.trouble_ended = -NEVER
         self.wakes_at = NEVER
         self.connected: set[int] = set()
 
@@ -64,22 +69,25 @@ class World:
         self.random = random.Random(seed)
         self.settings = settings or Settings()
         self.loss = loss
+        self.dead_after_ns = DEAD_AFTER_NS - (self.settings.suspect_after_ns if loss else 0)
         self.now = 0
         self.tally = Tally()
         self.side: dict[int, int] = {}
         """On which side of a partition; 0 where nothing is said."""
         self.one_way: set[tuple[int, int]] = set()
-        """No word comes from the first to the second."""
-        self.healed_at = 0
+        self.cut_at: int | None = None
+        """Since when somebody cannot hear somebody."""
+        self.cut_ended = -NEVER
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
         self.hosts = {number: Host(number) for number in range(1, count + 1)}
         for host in self.hosts.values():
             self.start(host.number)
+            host.trouble_ended = -NEVER
 
     # What can be done to it; each now, or ``after`` so many seconds.
 
-    def at(self, second: float, action: Callable[..., None], *arguments: int) -> None:
+    def at(self, second: float, action: Callable[..., None], *arguments: object) -> None:
         self._push(round(second * SECOND), lambda: action(*arguments))
 
     def start(self, number: int) -> None:
@@ -88,12 +96,18 @@ class World:
         incarnation = host.life << 32
         host.life += 1
         host.is_up, host.stopped_at = True, None
+        host.trouble_ended = self.now
         host.slept_ns = 0
         draw = random.Random(self.random.getrandbits(64)).randint
         host.membership = Membership(
             number, self.hosts, self.now, draw, incarnation=incarnation, settings=self.settings
         )
         self._schedule(host)
+
+    def start_again(self, number: int) -> None:
+        """If it is not up."""
+        if not self.hosts[number].is_up:
+            self.start(number)
 
     def kill(self, number: int) -> None:
         """Its kernel closes its connections."""
@@ -107,17 +121,19 @@ class World:
     def power_off(self, number: int) -> None:
         """Without a closing packet."""
         host = self.hosts[number]
-        host.is_up, host.wakes_at, host.waiting = False, NEVER, []
+        host.is_up, host.is_asleep, host.wakes_at, host.waiting = False, False, NEVER, []
 
     def stop(self, number: int) -> None:
         """SIGSTOP: what comes in waits in the kernel."""
-        if self.hosts[number].is_up:
-            self.hosts[number].stopped_at = self.now
+        host = self.hosts[number]
+        if host.is_up and host.stopped_at is None:
+            host.stopped_at = self.now
 
     def cont(self, number: int) -> None:
         host = self.hosts[number]
-        if not host.is_up:
+        if not host.is_up or host.stopped_at is None or host.is_asleep:
             return
+        host.trouble_ended = self.now
         host.stopped_at = None
         if self.random.random() < 0.5:  # a loop may bring its timers before what came in, or after it
             self._tick(host)
@@ -129,11 +145,18 @@ class World:
     def sleep(self, number: int, seconds: int) -> None:
         """The host is suspended: its monotonic time stands still, its connections are gone when it wakes."""
         host = self.hosts[number]
+        if not host.is_up or host.stopped_at is not None:
+            return
         self.stop(number)
+        host.is_asleep = True
+        life = host.life
 
         def wake() -> None:
+            if not host.is_up or host.life != life:
+                return
             host.slept_ns += seconds * SECOND
-            host.stopped_at, host.waiting = None, []
+            host.trouble_ended = self.now
+            host.stopped_at, host.waiting, host.is_asleep = None, [], False
             host.wakes_at = NEVER
             self._perform(host, host.membership.on_resumed(self._time(host)))
             for other in sorted(host.connected):
@@ -142,14 +165,24 @@ class World:
 
         self._push(self.now + seconds * SECOND, wake)
 
-    def partition(self, numbers: list[int]) -> None:
+    def partition(self, numbers: Iterable[int]) -> None:
         self.side = dict.fromkeys(numbers, 1)
+        self.cut_at = self.now
+
+    def cut_one_way(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """No word comes from the first to the second of each."""
+        self.one_way |= set(pairs)
+        self.cut_at = self.now
 
     def heal(self) -> None:
-        self.side, self.one_way, self.healed_at = {}, set(), self.now
+        self.side, self.one_way = {}, set()
+        if self.cut_at is not None:
+            self.cut_at, self.cut_ended = None, self.now
 
     def leave(self, number: int) -> None:
         host = self.hosts[number]
+        if not host.is_up or host.stopped_at is not None:
+            return
         self._perform(host, host.membership.leave(self._time(host)))
         for other in sorted(host.connected):
             self._push(self.now + self._delay(), lambda to=other: self._goodbye(to, number))
@@ -255,16 +288,21 @@ class World:
 
     # What is counted.
 
-    def is_well(self, number: int, seen_by: int) -> bool:
-        """It is up and can be heard, and none of that is less than 10 s old."""
+    def is_well(self, number: int) -> bool:
+        """It is up and can be heard, and any trouble has been over for the time of a last look. Who has just stopped
+        is well for 10 s, unless a suspicion may be left over from a trouble before."""
         host = self.hosts[number]
-        is_silent = host.stopped_at is not None and self.now - host.stopped_at >= DEAD_AFTER_NS
-        return host.is_up and not is_silent and self.is_reachable(number, seen_by)
+        if not host.is_up or self.cut_at is not None:
+            return False
+        quiet_since = max(host.trouble_ended, self.cut_ended)
+        if host.stopped_at is None:
+            return self.now - quiet_since >= LAST_LOOK_NS
+        return self.now - host.stopped_at < self.dead_after_ns and host.stopped_at - quiet_since > LEFT_OVER_NS
 
     def _note(self, host: Host, effect: Became) -> None:
         self.tally.changes.append((self.now, host.number, effect.member, effect.state))
         life = effect.member, host.membership.members[effect.member].incarnation
-        is_well = self.is_well(effect.member, host.number)
+        is_well = self.is_well(effect.member)
         holders = self.tally.held_dead.setdefault(effect.member, {})
         if effect.state == State.DEAD:
             holders[host.number] = self.now

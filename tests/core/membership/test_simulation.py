@@ -14,6 +14,7 @@ from abid.core.membership.messages import State
 from abid.core.membership.timings import SECOND
 from tests.core.membership import test_stories
 from tests.core.membership.simulation import World
+from tests.core.membership.weather import storm
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,7 +92,7 @@ def test_a_partition_divides_and_heals(count: int) -> None:
 def test_one_way_between_two_is_no_death(count: int) -> None:
     """All others reach both."""
     world = World(count, 2)
-    world.one_way = {(1, 2)}
+    world.cut_one_way([(1, 2)])
     world.run(120)
     assert [(of, state) for _, _, of, state in world.tally.changes if state == State.DEAD] == []
 
@@ -142,6 +143,15 @@ def test_a_quick_restart_is_no_death() -> None:
     assert everybody(world, State.ALIVE)
 
 
+def test_a_quick_restart_is_suspected_once() -> None:
+    world = World(7, 6)
+    world.at(10, world.kill, 1)
+    world.at(11, world.start, 1)
+    world.run(60)
+    seen = [who for _, who, of, state in world.tally.changes if of == 1 and state == State.SUSPECT]
+    assert len(seen) == len(set(seen)) == 6
+
+
 def test_a_newcomer_learns_who_is_dead_without_waiting_for_it() -> None:
     """Restarted, it takes everybody for alive, and is told in the answers to its first probes."""
     world = World(20, 7)
@@ -169,6 +179,19 @@ def test_many_words_lost_slow_judgement_and_do_not_spoil_it() -> None:
     world.run(120)
     assert len(world.tally.false_suspicions) > 3
     assert world.tally.false_deaths == []
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_after_any_weather_all_who_are_well_are_seen_to_be(block: int) -> None:
+    """Kills, power cuts, stops, sleeps, partitions, one-way loss, leavings; nobody who was well died of them."""
+    deaths = 0
+    for seed in range(block * 10, block * 10 + 10):
+        try:
+            deaths += len(storm(seed).tally.deaths)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert deaths > 10
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -230,6 +253,11 @@ def killing_by_hearsay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suspecting, "on_lasted", on_lasted)
 
 
+def keeping_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier life did not answer is held against the new one."""
+    monkeypatch.setattr("abid.core.membership.suspecting.probing.end", lambda m, number: None)
+
+
 def forgetting_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is ever suspected."""
     monkeypatch.setattr(suspecting, "suspect", lambda *_: None)
@@ -245,6 +273,9 @@ PLANTED = [
     (keeping_to_itself, lambda: test_deaths_are_seen_and_nobody_else_is_dead(100, 0)),
     (hasty, lambda: test_deaths_are_seen_and_nobody_else_is_dead(20, 0)),
     (killing_by_hearsay, test_many_words_lost_slow_judgement_and_do_not_spoil_it),
+    (keeping_what_is_over, test_a_quick_restart_is_suspected_once),
+    (never_heard_again, lambda: test_after_any_weather_all_who_are_well_are_seen_to_be(0)),
+    (hasty, lambda: test_after_any_weather_all_who_are_well_are_seen_to_be(0)),
     (forgetting_to_judge, lambda: test_deaths_are_seen_and_nobody_else_is_dead(20, 0)),
 ]
 

@@ -136,15 +136,22 @@ def on_unanswered(m: Membership, round_: Round) -> None:
 
 
 def on_broken(m: Membership, member: Member) -> None:
-    """Suspect it, probe it on a new connection, ask others, all at once. After a sleep of ours it is only probed."""
+    """Suspect it, and look for it at once. After a sleep of ours it is only probed."""
     if member.state > State.SUSPECT:
         return
     if m.is_judging:
         suspecting.suspect(m, member, m.clock, set())
+        look_hard(m, member)
+    else:
+        probe(m, member)
+
+
+def look_hard(m: Membership, member: Member) -> None:
+    """A new round, and others are asked in the same moment: there is reason, or no time to wait. A round that is under
+    way may be almost over; it is void."""
+    end(m, member.number)
     probe(m, member)
-    round_ = m.rounds[member.number]
-    if m.is_judging and round_.asked is None:
-        ask_others(m, round_)
+    ask_others(m, m.rounds[member.number])
 
 
 def revisit(m: Membership) -> None:

@@ -48,8 +48,8 @@ def _believe(m: Membership, member: Member, rumour: Rumour) -> None:
     if rumour.state == State.SUSPECT:
         member.suspicion = Suspicion(m.clock, rumour.accuser)
         _set_timer(m, member, member.suspicion)
-    elif rumour.state != State.ALIVE:
-        probing.end(m, member.number)
+    else:
+        probing.end(m, member.number)  # what it did not answer is of before
 
 
 def suspect(m: Membership, member: Member, silent_since: int, not_reached: set[int]) -> None:
@@ -95,8 +95,7 @@ def on_lasted(m: Membership, member: Member) -> None:
     elif not suspicion.is_looked_after:
         suspicion.is_looked_after = True
         _set_timer(m, member, suspicion)
-        probing.end(m, member.number)  # a round that is almost over would not be a last look
-        probing.probe(m, member)
+        probing.look_hard(m, member)
     elif member.heard_at > suspicion.began:
         # It speaks, and has not refuted yet: perhaps it has not heard of the suspicion, so it hears of it now.
         _begin(m, member, suspicion, member.heard_at)

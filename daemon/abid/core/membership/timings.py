@@ -27,8 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     suspicion_max_ns: int = 14 * SECOND
     """One that nobody confirms: who gets no answer from anybody is likely to be the one at fault."""
     last_look_ns: int = 3 * SECOND
-    """So long before its end who is suspected is looked for once more, others asked as well: long enough for a whole
-    round. One lost word then kills nobody who has come back meanwhile."""
+    """So long before its end who is suspected is looked for once more, by others as well, asked at once: long enough
+    for all of them. One lost word then kills nobody who has come back meanwhile."""
     helpers: int = 3
     """So many others are asked (the paper's k); with 1 % of lost words all three fail us once in a million."""
     confirmations: int = 3
