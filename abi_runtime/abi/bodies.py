@@ -11,7 +11,7 @@ from typing import Any
 
 from abi.errors import AbiError
 from abi.objects.blob import Blob
-from abi.objects.memfd import create, open_view
+from abi.objects.memfd import open_view
 from abi.wire.codec import encode_failure
 from abi.wire.schema import End, EndKind, Failure, Kind, Part, Put
 
@@ -20,23 +20,10 @@ def put_of(end: End) -> tuple[Any, ...]:
     """The outbox's entry that gives a daemon the value of ``end`` as an object."""
     if end.parts is not None:
         parts = [Part(b"" if part.size else part.payload, part.size) for part in end.parts]
-        blobs = Several([create([part.payload]) for part in end.parts if part.size])
-        return Kind.PUT, Put(end.seq, b"", 0, end.nested, parts), blobs
+        return Kind.PUT, Put(end.seq, b"", 0, end.nested, parts), [memoryview(p.payload) for p in end.parts if p.size]
     if not end.size:
         return Kind.PUT, Put(end.seq, end.payload, 0, end.nested)
-    return Kind.PUT, Put(end.seq, b"", end.size, end.nested), create([end.payload])
-
-
-class Several:
-    """The descriptors of one item that has more than one, closed together when they were sent."""
-
-    def __init__(self, blobs: list[Blob]) -> None:
-        self.fds = [blob.fd for blob in blobs]
-        self._blobs = blobs
-
-    def close(self) -> None:
-        for blob in self._blobs:
-            blob.close()
+    return Kind.PUT, Put(end.seq, b"", end.size, end.nested), memoryview(end.payload)
 
 
 def view_of(blob: Blob) -> memoryview:

@@ -46,6 +46,8 @@ _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 
 SLEEP_S_MAX: Final = 86_400.0
 """A wait sleeps no longer at a time, and then looks again: poll(2) counts milliseconds in 32 bits, which is 24 days."""
+CROWDED_MS: Final = 5
+"""When too many descriptors are in flight, which nothing tells the end of: a daemon takes thousands in that time."""
 LOOK_NS: Final = 1_500_000
 """An answer that takes longer is slept for. A single call takes 0.2 ms, where the machine is shared up to 0.7."""
 
@@ -60,9 +62,9 @@ class Link:
     """See the module. ``outbox``, ``releases`` and ``lost`` may be read and appended to from any thread.
 
     ``on_lost`` runs in a thread that receives, again and again after a loss: it may ``replace`` the socket, or tell
-    in how many seconds it is to be called again, which should be few; when it does neither, the link closes, and every
-    ``wait`` returns. A loss without it is such an end. ``delivered`` runs after each batch of frames; it must not wait. ``busy`` says whether answers
-    are due.
+    in how many seconds it is to be called again, which should be few; when it does neither, or there is none, the link
+    closes and every ``wait`` returns. ``delivered`` runs after each batch of frames; it must not wait. ``busy`` says
+    whether answers are due.
     """
 
     def __init__(
@@ -108,7 +110,8 @@ class Link:
         self._reader = FrameReader()
         self._chunks: list[tuple[int, list[Any], int, Any]] = []
         self._descriptors: deque[int] = deque()
-        self._is_unheard = False
+        self.is_unheard = False
+        """Whether the other side left, as a failed send told, and what it had said is still to be read."""
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class Link:
 
     def _push(self) -> bool:
         with self._sending:
-            if self._is_unheard:
+            if self.is_unheard:
                 return True
             self._take()
             try:
@@ -143,7 +146,7 @@ class Link:
             except (BrokenPipeError, ConnectionResetError):
                 # The other side left, and what it had said before still lies in our socket: ends, and notes that tasks
                 # started. Whoever receives takes all of that, and loses the connection where it ends.
-                self._is_unheard = True
+                self.is_unheard = True
                 self._outgoing.clear()
                 self.helper.watch()
                 return True
@@ -157,12 +160,14 @@ class Link:
         # (2) leave.
         released = self.releases[:]
         batch = self.outbox[:]
-        del self.releases[: len(released)]
-        del self.outbox[: len(batch)]
+        taken = len(batch)
         if released:
             batch.extend(zip(repeat(Kind.RELEASE), released))
         if batch:
             self._outgoing.add(batch)
+        # Only now: other threads' tasks are in it, and must not go with what has found no memory to be encoded.
+        del self.releases[: len(released)]
+        del self.outbox[:taken]
         if self.outbox:
             # 1. the batch was read above. 2. another thread appends, finds a long outbox, and trusts that it is armed.
             # 3. the deletion leaves that one item, which nobody is to send. So arm again.
@@ -173,9 +178,10 @@ class Link:
         leading = leads or self._lead.acquire(blocking=False)
         try:
             poll = select.poll()
-            poll.register(self.sock, select.POLLOUT | (select.POLLIN if leading else 0))
+            crowded = self._outgoing.is_crowded
+            poll.register(self.sock, (0 if crowded else select.POLLOUT) | (select.POLLIN if leading else 0))
             guard.pause()
-            events = poll.poll(50)
+            events = poll.poll(CROWDED_MS if crowded else 50)
             guard.resume()
             if leading and any(event & ~select.POLLOUT for _fd, event in events):
                 self._receive(0.0, guard)

@@ -132,15 +132,9 @@ def _again(session: Session, ref: Ref[Any]) -> tuple[Any, ...]:
         return Kind.WANT, item
     assert isinstance(item, Task)
     body = session.bodies.get(item.seq)
-    return (Kind.SUBMIT, item) if body is None else (Kind.SUBMIT, item, _blob_of(body))
+    return (Kind.SUBMIT, item) if body is None else (Kind.SUBMIT, item, body)
 
 
 def _function(session: Session, function: Any) -> tuple[Any, ...]:
     body = session.function_views.get(function.index)
-    return (Kind.FUNCTION, function) if body is None else (Kind.FUNCTION, function, _blob_of(body))
-
-
-def _blob_of(body: memoryview) -> Any:
-    from abi.objects.memfd import create
-
-    return create([body])
+    return (Kind.FUNCTION, function) if body is None else (Kind.FUNCTION, function, body)

@@ -144,26 +144,30 @@ class Session:
             self.admit(weight, on_full)
         seq = self.next_seq()
         task = Task(seq, function, options, arguments, size, dependencies, nested, self.parent)
+        entry: tuple[Any, ...] = (Kind.SUBMIT, task)
+        if blob is not None:
+            self.bodies[seq] = view_of(blob)
+            entry = (Kind.SUBMIT, task, self._beside(blob, self.bodies[seq]))
         ref: Ref[Any] = Ref(seq, self.home, task)
         self.bytes_out += weight
         if keep:
             self.keeps[seq] = keep
         self.pending[seq] = ref
-        self._send(task, blob, weight)
-        return ref
-
-    def _send(self, task: Task, blob: Blob | None, weight: int) -> None:
-        if blob is None:
-            self.outbox.append((Kind.SUBMIT, task))
-        else:
-            self.bodies[task.seq] = view_of(blob)
-            self.outbox.append((Kind.SUBMIT, task, blob))
+        self.outbox.append(entry)
         self._waiting_bytes += weight
         if self._waiting_bytes > FLUSH_BYTES:
             self._waiting_bytes = 0
             self.link.flush()
         else:
             self.posted()
+        return ref
+
+    def _beside(self, blob: Blob, view: memoryview) -> Blob | memoryview:
+        """What carries ``blob``. While there is no daemon to take it, it waits without a descriptor: thousands may."""
+        if not (self.link.lost or self.link.is_unheard):
+            return blob
+        blob.close()
+        return view
 
     def posted(self) -> None:
         """Something joined the outbox: send it now if nothing else is under way or much waits, soon otherwise."""
@@ -202,8 +206,8 @@ class Session:
         # Its end is known from the start. The same bytes serve the next daemon, should this one go.
         ref: Ref[Any] = Ref(seq, self.home, End(seq, EndKind.OK, payload, 1, size, 0, nested))
         if blob is not None:
-            ref.state.payload = view_of(blob)
-            self.outbox.append((Kind.PUT, Put(seq, b"", size, nested), blob))
+            view = ref.state.payload = view_of(blob)
+            self.outbox.append((Kind.PUT, Put(seq, b"", size, nested), self._beside(blob, view)))
             self.link.flush()
         else:
             self.outbox.append((Kind.PUT, Put(seq, payload, 0, nested)))
@@ -223,11 +227,9 @@ class Session:
                 return known.index
             function = Function(len(self.functions), digest, name, pickled)
             if len(pickled) > INLINE_BYTES_MAX:
-                from abi.objects.memfd import create
-
                 function.pickled, function.size = None, len(pickled)
-                self.function_views[function.index] = memoryview(pickled)
-                self.outbox.append((Kind.FUNCTION, function, create([pickled])))
+                view = self.function_views[function.index] = memoryview(pickled)
+                self.outbox.append((Kind.FUNCTION, function, view))
             else:
                 self.outbox.append((Kind.FUNCTION, function))
             self.functions[digest] = function
