@@ -14,6 +14,7 @@ USAGE = 2
 NOT_FOUND = 3
 TIMED_OUT = 4
 UNREACHABLE = 69  # EX_UNAVAILABLE
+OUTPUT_LOST = 74  # EX_IOERR: a job that ended well, and not all that it wrote was kept
 BUSY = 75  # EX_TEMPFAIL
 DENIED = 77  # EX_NOPERM
 BAD_CONFIG = 78  # EX_CONFIG
@@ -46,13 +47,16 @@ def of_code(code: str) -> int:
 
 
 def of_job(job: Object) -> int:
-    """The exit code for a job: its own, 128 + n for a signal; 0 while it has not ended.
+    """The exit code for a job: its own, 128 + n for a signal; 0 while it has not ended; ``OUTPUT_LOST`` instead
+    of 0 when output of it was discarded.
 
     A cancelled or timed out job has been killed, but it is the reason that counts.
     """
     end = job.get("end")
     if end is None:
         return OK
+    if end == "ok" and job.get("discarded_bytes"):
+        return OUTPUT_LOST
     if end in _BY_END:
         return _BY_END[end]
     if name := job.get("signal"):

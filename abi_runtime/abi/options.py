@@ -143,7 +143,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "jobs.log_bytes_max", "integer", GIB, "bytes",
-        "Output kept of one job; what it writes beyond that is counted and dropped.",
+        "Output kept of one job, a sixteenth (at most 1 MiB) for stderr alone; the rest is counted and dropped.",
         4 * KIB, 1 << 50,
     ),
     Option(

@@ -119,8 +119,8 @@ class CommandProcess:
             match item:
                 case CommandStarted(pid=pid):
                     self.node.jobs.on_started(self._job, pid)
-                case CommandGrew(size=size):
-                    self.node.jobs.on_grew(self._job, size)
+                case CommandGrew(size=size, discarded=discarded):
+                    self.node.jobs.on_grew(self._job, size, discarded)
                 case CommandEnded():
                     self._on_ended(item)
         self.node.touch()

@@ -59,6 +59,10 @@ class Job:
     end: EndKind | None = None
     state: str = "queued"
     log_size: int = 0
+    discarded: int = 0
+    """Bytes of output that are not in the log, those of earlier attempts included."""
+    discarded_before: int = 0
+    why_discarded: str = ""
     attempt: int = 0
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -132,17 +136,19 @@ class Jobs:
         if job is not None:
             job.pid, job.started_at = pid, time.time()
             job.attempt += 1
+            job.discarded_before = job.discarded
             self._become(job, "running")
             job.changed()
 
-    def on_grew(self, job: Job | None, size: int) -> None:
+    def on_grew(self, job: Job | None, size: int, discarded: int) -> None:
         if job is not None:
-            job.log_size = size
+            job.log_size, job.discarded = size, job.discarded_before + discarded
             job.changed()
 
     def on_exited(self, job: Job, ended: CommandEnded) -> None:
         """The command is gone; its task's end follows and makes the job done."""
-        job.log_size = ended.size
+        job.log_size, job.discarded = ended.size, job.discarded_before + ended.discarded
+        job.why_discarded = ended.why_discarded or job.why_discarded
         job.error = ended.error
         if os.WIFSIGNALED(ended.status):
             job.signal = signal_name(os.WTERMSIG(ended.status))
@@ -238,6 +244,8 @@ class Jobs:
             "ended_at": job.ended_at,
             "pid": job.pid,
             "attempt": job.attempt,
+            "discarded_bytes": job.discarded,
+            "why_discarded": job.why_discarded,
         }
 
     def counts(self) -> dict[str, int]:

@@ -539,12 +539,30 @@ def test_output_past_its_limit_is_dropped_and_the_command_goes_on() -> None:
         done = made.run("abi", "submit", "--", "sh", "-c", "yes | head -c 100000; exit 5")
         assert done.returncode == 5
         assert 4000 < len(done.stdout) <= 8192
-        assert "the log's limit of 8192 bytes is reached" in done.stderr
+        dropped = 100_000 - len(done.stdout)
+        why = "jobs.log_bytes_max (8192 bytes) is reached"
+        assert f"abi: discarded: {dropped} bytes of its output: {why}\n" in done.stderr
         first = made.json("abi", "jobs", "-a")["jobs"][0]["short"]
+        assert (show(made, first)["discarded_bytes"], show(made, first)["why_discarded"]) == (dropped, why)
+        assert f"discarded  {dropped} bytes of its output: {why}" in made.run("abi", "show", first).stdout
         for _ in range(2):
             assert made.run("abi", "submit", "--", "true").returncode == 0
         assert made.run("abi", "show", first).returncode == 3  # more than two are not kept
         assert len(list((made.state_dir / "jobs").iterdir())) == 2
+    finally:
+        made.close()
+
+
+def test_who_succeeds_and_is_not_heard_whole_is_no_success() -> None:
+    made = Daemon(config="[jobs]\nlog_bytes_max = 8192\n")
+    try:
+        done = made.run("abi", "submit", "--", "sh", "-c", "head -c 100000 /dev/zero; echo END; echo why >&2")
+        assert done.returncode == 74
+        assert "why\n" in done.stderr
+        waited = made.run("abi", "wait", "last")
+        assert waited.returncode == 74
+        assert f"discarded: {100_004 - len(done.stdout)} bytes" in waited.stderr
+        assert made.run("abi", "submit", "--json", "--", "head", "-c", "9000", "/dev/zero").returncode == 74
     finally:
         made.close()
 

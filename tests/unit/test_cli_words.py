@@ -78,6 +78,8 @@ def test_exit_codes_of_errors(error: AbiError, code: int) -> None:
     [
         ({"end": None}, 0),
         ({"end": "ok", "code": 0}, 0),
+        ({"end": "ok", "code": 0, "discarded_bytes": 1}, 74),
+        ({"end": "error", "code": 7, "discarded_bytes": 1}, 7),
         ({"end": "error", "code": 7}, 7),
         ({"end": "error", "code": None, "signal": "SIGKILL"}, 137),
         ({"end": "crashed", "signal": "SIGSEGV"}, 139),

@@ -12,6 +12,7 @@ import pytest
 
 from abi.wire.job_log import HEAD
 from abi.wire.schema import Command, CommandEnded, CommandSignal, Kind
+from abi_worker.command_log import CommandLog
 from tests.worker.zygote_harness import Process, Zygote, await_death
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C"}
@@ -144,8 +145,31 @@ def test_a_daemon_that_does_not_read_blocks_nothing(shared_zygote: Zygote, tmp_p
 
 def test_past_its_limit_output_is_discarded_and_that_is_said_once(shared_zygote: Zygote, tmp_path: Path) -> None:
     job = Job(shared_zygote, tmp_path, shell("head -c 1000000 /dev/zero; exit 3", log_bytes_max=100_000))
-    assert os.waitstatus_to_exitcode(job.end().status) == 3
+    ended = job.end()
+    assert os.waitstatus_to_exitcode(ended.status) == 3
     output = job.output()
-    assert 99_000 < len(output[1]) <= 100_000
-    assert output[2].count(b"limit of 100000 bytes") == 1
+    assert 93_000 < len(output[1]) <= 94_000
+    assert ended.discarded == 1_000_000 - len(output[1])
+    assert ended.why_discarded == "jobs.log_bytes_max (100000 bytes) is reached"
+    assert output[2].count(b"the stdout from here on is discarded: jobs.log_bytes_max (100000 bytes)") == 1
     assert job.path.stat().st_size < 101_000
+
+
+def test_stderr_is_kept_though_stdout_is_full(shared_zygote: Zygote, tmp_path: Path) -> None:
+    script = "head -c 1000000 /dev/zero; echo why it failed >&2; head -c 100000 /dev/zero >&2"
+    job = Job(shared_zygote, tmp_path, shell(script, log_bytes_max=100_000))
+    ended = job.end()
+    output = job.output()
+    assert b"why it failed\n" in output[2]
+    assert output[2].count(b"the stderr from here on is discarded") == 1
+    written = 1_000_000 + len("why it failed\n") + 100_000
+    said = sum(len(line) + 1 for line in output[2].splitlines() if line.startswith(b"abi: ")) + 2  # and two breaks
+    assert ended.discarded == written - len(output[1]) - (len(output[2]) - said)
+
+
+def test_what_a_full_disk_does_not_take_is_counted(tmp_path: Path) -> None:
+    with open("/dev/full", "ab", buffering=0) as full:
+        log = CommandLog(full.fileno(), 0)
+        log.append(1, b"lost")
+        log.append(2, b"too")
+        assert (log.size, log.discarded, log.why_discarded) == (0, 7, "No space left on device")

@@ -58,7 +58,8 @@ class _Supervisor:
         self.log = log
         self.pid = 0
         self.status: int | None = None
-        self.told_size = log.size
+        self.told = (log.size, 0)
+        """How long the log was, and how much was discarded, when we said so last."""
         self.told_ns = 0
         self.poll = select.poll()
         self.streams: dict[int, int] = {}
@@ -85,7 +86,9 @@ class _Supervisor:
         linux.kill_descendants()
         for fd in list(self.streams):
             self._drain(fd)
-        self.channel.send(Kind.COMMAND_ENDED, CommandEnded(self.status, self.log.size))
+        log = self.log
+        ended = CommandEnded(self.status, log.size, discarded=log.discarded, why_discarded=log.why_discarded)
+        self.channel.send(Kind.COMMAND_ENDED, ended)
 
     def _open_pipe(self, stream: int) -> int:
         """The write end; the read end is polled from now on."""
@@ -107,7 +110,7 @@ class _Supervisor:
         self._tell_growth()
 
     def _timeout_ms(self) -> int | None:
-        if self.log.size == self.told_size:
+        if self._grown == self.told:
             return None
         return max((self.told_ns + GREW_INTERVAL_NS - time.monotonic_ns()) // 1_000_000 + 1, 0)
 
@@ -147,9 +150,13 @@ class _Supervisor:
                     with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
                         os.killpg(self.pid, item.signal)
 
+    @property
+    def _grown(self) -> tuple[int, int]:
+        return self.log.size, self.log.discarded
+
     def _tell_growth(self) -> None:
         now = time.monotonic_ns()
-        if self.log.size != self.told_size and now - self.told_ns >= GREW_INTERVAL_NS:
+        if self._grown != self.told and now - self.told_ns >= GREW_INTERVAL_NS:
             self.told_ns = now  # also when it did not go out: a daemon that does not read is asked again 20 ms later
-            if self.channel.offer(Kind.COMMAND_GREW, CommandGrew(self.log.size)):
-                self.told_size = self.log.size
+            if self.channel.offer(Kind.COMMAND_GREW, CommandGrew(*self._grown)):
+                self.told = self._grown

@@ -358,18 +358,22 @@ class CommandStarted(Item):
 
 
 class CommandGrew(Item):
-    """The log is now this long."""
+    """The log is now this long, and so many bytes more were ``discarded``."""
 
     size: int
+    discarded: int = 0
 
 
 class CommandEnded(Item):
     """``status`` as of ``waitpid``. ``error`` when it could not be started at all; the code in ``status`` is then a
-    shell's: 127 for what is not there, 126 for what cannot be run."""
+    shell's: 127 for what is not there, 126 for what cannot be run. ``discarded`` bytes of output are not in the log,
+    for the reason in ``why_discarded``."""
 
     status: int
     size: int
     error: str = ""
+    discarded: int = 0
+    why_discarded: str = ""
 
 
 class CommandSignal(Item):

@@ -15,12 +15,14 @@ from abi.control import Control, Object, connect
 from abi.errors import AbiError, Refused, UsageError
 from abi_cli import quantities
 from abi_cli.following import JSON_OF_OUTPUT, follow
+from abi_cli.output import job as job_words
 from abi_cli.output import json, text
 
 SUMMARY = "Run a command under the daemon, with its output and exit code here."
 EXITS = """\
 exit code: the command's own, 128 + n if signal n ended it; 127 if it is not there, 126 if it cannot be run; 4 if it ran
-longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the queue is full, 69 if the daemon went.
+longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the queue is full, 69 if the daemon went;
+74 instead of 0 if it wrote more than jobs.log_bytes_max, or the disk was full: the rest was discarded.
 Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it: it
 gets SIGTERM, and is killed if it still runs after workers.interrupt_grace_ms (2 s), as at its --time-limit.
 """
@@ -86,9 +88,17 @@ def _attached(control: Control, job: Object, as_json: bool) -> int:
             return _interrupted(job, interrupts)
     if as_json:
         json.write({"job": ended})
-    elif ended.get("error") or ended.get("end") not in ("ok", "error"):
-        text.note(text.clean(ended.get("error") or f"the job ended: {ended.get('end')}"))
+    else:
+        _tell_end(ended)
     return exits.of_job(ended)
+
+
+def _tell_end(ended: Object) -> None:
+    """What its output and its exit code do not say."""
+    if ended.get("error") or ended.get("end") not in ("ok", "error"):
+        text.note(text.clean(ended.get("error") or f"the job ended: {ended.get('end')}"))
+    if lost := job_words.discarded(ended):
+        text.note(f"discarded: {lost}")
 
 
 class _Interrupts:

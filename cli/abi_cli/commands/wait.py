@@ -7,7 +7,7 @@ import argparse
 from abi import exits
 from abi.control import Object, connect
 from abi_cli import quantities
-from abi_cli.output import job, json
+from abi_cli.output import job, json, text
 
 SUMMARY = "Wait until jobs have ended, and exit with the first code that is not 0."
 
@@ -34,3 +34,5 @@ def _tell(ended: Object, as_json: bool) -> None:
         json.write({"job": ended})
     else:
         print(job.line(ended), flush=True)
+        if lost := job.discarded(ended):
+            text.note(f"{text.clean(ended['short'])}: discarded: {lost}")

@@ -11,7 +11,7 @@ from abi_cli.output import text
 HEAD = ("ID", "NAME", "STATE", "CPUS", "TIME", "COMMAND")
 _SHOWN_IN_WORDS = frozenset(
     {"id", "short", "name", "state", "end", "code", "signal", "command", "cwd", "cpus", "pid", "attempt", "why", "env",
-     "submitted_at", "started_at", "ended_at"}
+     "submitted_at", "started_at", "ended_at", "discarded_bytes", "why_discarded"}
 )  # fmt: skip
 
 
@@ -42,6 +42,15 @@ def line(job: Object) -> str:
     return "  ".join(text.clean(part) for part in (job["short"], outcome(job), job.get("name")) if part)
 
 
+def discarded(job: Object) -> str:
+    """What of its output was not kept, and why; "" when all of it was."""
+    count = job.get("discarded_bytes")
+    if not count:
+        return ""
+    why = text.clean(job.get("why_discarded") or "")
+    return f"{count} bytes of its output" + (f": {why}" if why else "")
+
+
 def facts(job: Object, *, env: bool) -> str:
     """All that is known, a line each; what this version does not know comes last, as it came."""
     pairs: list[tuple[str, object]] = [
@@ -56,6 +65,7 @@ def facts(job: Object, *, env: bool) -> str:
         ("attempt", job.get("attempt")),
         *((name, _moment(job.get(f"{name}_at"))) for name in ("submitted", "started", "ended")),
         ("time", _running_time(job)),
+        ("discarded", discarded(job)),
     ]
     pairs += [(name, value) for name, value in job.items() if name not in _SHOWN_IN_WORDS]
     if env:
