@@ -336,6 +336,12 @@ def several_voters_change_in_one_simple_step(patch: Patch) -> None:
 
 
 @fault
+def a_change_begins_while_another_is_under_way(patch: Patch) -> None:
+    """Each is of one voter only, and two of them together are not."""
+    patch.setattr(change, "is_out_of_turn", lambda own, entry: False)
+
+
+@fault
 def a_read_is_answered_without_asking_whether_we_still_lead(patch: Patch) -> None:
     def answers(own: Raft, message: Message) -> None:
         if own.role == Role.LEADER:

@@ -6,9 +6,10 @@ proposed, how far it gets, how it ends."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from typing import Final
 
-from abid.core.raft.configuration import Configuration
+from abid.core.raft.configuration import Change, ChangeKind, Configuration
 from abid.core.raft.interface import Role
 from abid.core.raft.messages import Kind
 from tests.core.raft.simulation import Cluster, Node
@@ -49,13 +50,13 @@ class ShortTerms:
             for place in range(terms):
                 first, second = (one, other) if place % 2 == 0 else (other, one)
                 if not {one, other} & self.cluster.gone:
-                    self.one_term(first, without=second)
+                    self.one_term(first, without={second})
         else:
             for _ in range(terms):
                 self.one_term(self.some_number())
 
-    def one_term(self, first: int, without: int = 0) -> None:
-        """``without`` neither votes nor hears of it."""
+    def one_term(self, first: int, without: AbstractSet[int] = frozenset()) -> None:
+        """Those without whom it is neither vote nor hear of it."""
         candidates = [first]
         camp = self.camp_of(self.awake(first).raft.configuration, without) | {first}
         if not without and self.random.random() < 0.4:
@@ -68,14 +69,15 @@ class ShortTerms:
             if node is not None and node.raft.role == Role.LEADER:
                 self.recent = [number, *self.recent[:1]]
                 heard_by = self.heard_by(node, camp, unheard=0.5 if without else 0.2)
-                self.lead(node, heard_by - {without} - self.cluster.gone)
+                self.lead(node, heard_by - without - self.cluster.gone)
         self.read_anywhere()
         self.clear()
         self.cluster.properties.look_at_logs([node.raft for node in self.cluster.nodes.values()])
 
     def turn_over(self) -> None:
-        """A joint configuration is committed by those of before (thesis, 4.3). Those to come then try to go on alone,
-        and those of before, who need not know yet that it is committed, try the same."""
+        """A change of several voters is committed by those of before, at once (thesis, 4.3) or one by one (4.1). Those
+        to come then try to go on alone, and those of before, who need not know yet that it is committed, try the
+        same."""
         before = set(self.voters()) - self.cluster.gone
         if not before or self.cluster.replacing is not None:
             return
@@ -88,20 +90,41 @@ class ShortTerms:
             return
         leader = self.cluster.nodes[number]
         self.exchange_until(leader, camp, lambda: leader.raft.log.applied == leader.raft.log.last_index)
-        outside = set(self.cluster.numbers) - before
-        self.cluster.change_all(leader, outside or set(self.random.sample(sorted(before), len(before) // 2 + 1)))
-        self.exchange_until(leader, camp, lambda: leader.raft.configuration.is_joint)
-        if number not in self.cluster.nodes or not leader.raft.configuration.is_joint:
+        known = leader.raft.configuration
+        self.propose_other_voters(leader, before)
+        log = leader.raft.log
+        last = log.last_index
+        self.exchange_until(leader, camp, lambda: leader.raft.configuration.is_joint or log.applied >= last)
+        if number not in self.cluster.nodes or leader.raft.configuration == known:
             return
-        to_come = leader.raft.configuration.voters - self.cluster.gone - {number}
-        committed = leader.raft.log.committed
-        self.exchange_until(leader, set(to_come), lambda: leader.raft.log.applied > committed)
+        to_come = self.enough_of(leader.raft.configuration.voters - self.cluster.gone, number, camp)
+        self.cluster.propose(leader)
+        last = log.last_index
+        self.exchange_until(leader, to_come, lambda: log.applied >= last)
         if self.leads(number):
-            self.lead(leader, set(to_come))
+            self.lead(leader, to_come)
         self.clear()
-        rest = sorted(before - {number} - self.cluster.gone)
+        rest = before - {number} - to_come - self.cluster.gone
         if rest:
-            self.one_term(self.best_of(set(rest)), without=number)
+            self.one_term(self.best_of(rest), without={number, *to_come})
+
+    def propose_other_voters(self, leader: Node, before: set[int]) -> None:
+        random = self.random
+        outside = sorted(set(self.cluster.numbers) - before)
+        if random.random() < 0.5:
+            fewer = random.sample(sorted(before), len(before) // 2 + 1)
+            self.cluster.change_all(leader, set(outside or fewer))
+            return
+        leaving = sorted(before - {leader.number})
+        join = outside and random.random() < 0.7
+        kind, numbers = (ChangeKind.VOTER, outside) if join else (ChangeKind.REMOVE, leaving)
+        for number in random.sample(numbers, min(len(numbers), random.randint(2, 3))):
+            self.cluster.propose_change(leader, [Change(kind, number)])
+
+    def enough_of(self, voters: Collection[int], leader: int, camp: set[int]) -> set[int]:
+        """Just a majority with the leader, first of those who have not heard of it yet."""
+        others = sorted((number for number in voters if number != leader), key=lambda number: number in camp)
+        return set(others[: len(voters) // 2])
 
     # Who.
 
@@ -124,14 +147,14 @@ class ShortTerms:
             return self.cluster.restart(number)
         return self.cluster.nodes[number]
 
-    def camp_of(self, configuration: Configuration, without: int = 0) -> set[int]:
+    def camp_of(self, configuration: Configuration, without: AbstractSet[int] = frozenset()) -> set[int]:
         """A majority of the voters, of both groups or only of one, and mostly not one more."""
         camp: set[int] = set()
         for group in (configuration.voters, configuration.outgoing):
             if group and self.random.random() < 0.9:
                 enough = len(group) // 2 + 1
                 size = enough if self.random.random() < 0.6 else self.random.randint(enough, len(group))
-                there = sorted(group - {without})
+                there = sorted(group - without)
                 camp |= set(self.random.sample(there, min(size, len(there))))
         return camp - self.cluster.gone
 
@@ -230,6 +253,7 @@ class ShortTerms:
             if self.leads(leader.number) and not holds():
                 self.exchange(leader, heard_by - {leader.number})
                 self.work({leader.number})
+                self.cluster.tick(leader)  # what was lost is sent again only after a heartbeat's answer
 
     def exchange(self, leader: Node, heard_by: set[int]) -> None:
         self.work({leader.number})
