@@ -180,6 +180,7 @@ def test_one_accuser_counts_once() -> None:
     story.note(story.membership.on_broken(2, story.now))
     for _ in range(3):
         story.tell(3, suspect(2, accuser=3))
+    story.tell(3, suspect(2, accuser=77), suspect(2, accuser=78))  # no members
     story.until(40)
     assert story.about(2) == ["0.5 2 is suspect", "14 2 is dead"]
 
@@ -320,6 +321,8 @@ def test_going_is_told_and_then_all_is_quiet() -> None:
     assert story.hear(2, Probe(0, (Rumour(1, 0, DEAD),))) == []
     assert story.note(story.membership.on_broken(2, story.now)) == []
     assert story.note(story.membership.leave(story.now)) == []
+    story.note(story.membership.on_resumed(story.now))
+    assert story.until(1e6) == []
 
 
 # A member that was deaf.

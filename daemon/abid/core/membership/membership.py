@@ -21,7 +21,7 @@ from abid.core.membership.member import Member
 from abid.core.membership.messages import NOBODY, Ack, Answer, Ask, Message, Probe, Rumour, State
 from abid.core.membership.order import Draw, Order
 from abid.core.membership.rumours import Rumours
-from abid.core.membership.timers import Due, Timers
+from abid.core.membership.timers import NEVER, Due, Timers
 from abid.core.membership.timings import Settings, transmits_max
 
 
@@ -84,7 +84,9 @@ class Membership:
 
     @property
     def wake_at(self) -> int:
-        """When the next tick is wanted, in the shell's time; it changes with every event."""
+        """When the next tick is wanted, in the shell's time; it changes with every event. Never, when we have left."""
+        if self.has_left:
+            return NEVER
         return max(self.timers.next_at + self.deaf_ns, self.catch_up_until)
 
     # What happens to it.
@@ -206,7 +208,6 @@ class Membership:
             for number in self.order.some(self.settings.helpers, self.is_alive):
                 self.put(Send(number, Probe(self.incarnation, self.news(number))))
             self.has_left = True
-            self.timers = Timers()
         return self._done()
 
     # What the rules use.
@@ -272,7 +273,8 @@ class Membership:
         self.now_ns = now_ns
         if late_ns > self.settings.late_min_ns:
             self.on_deaf(late_ns)
-            self.health.worse(late_ns >= self.settings.probe_every_ns)
+            if late_ns >= self.settings.probe_every_ns:
+                self.health.worse()
             self.catch_up_until = 0 if self.catch_up_until else now_ns + self.settings.catch_up_ns
 
     def _done(self) -> list[Effect]:

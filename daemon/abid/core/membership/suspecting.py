@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from abid.core.membership import probing
 from abid.core.membership.member import Member, Suspicion
-from abid.core.membership.messages import INCARNATION_MAX, NOBODY, RUMOURS_ACCEPTED_MAX, Rumour, State
+from abid.core.membership.messages import INCARNATION_MAX, RUMOURS_ACCEPTED_MAX, Rumour, State
 from abid.core.membership.timers import Due
 from abid.core.membership.timings import suspicion_ns
 
@@ -72,7 +72,7 @@ def confirm(m: Membership, member: Member, others: set[int]) -> None:
     if suspicion is None or not suspicion.is_own:
         return
     before = len(suspicion.confirmers)
-    suspicion.confirmers |= others - {m.number, member.number, NOBODY}
+    suspicion.confirmers |= (others & m.members.keys()) - {member.number}
     if len(suspicion.confirmers) > before:
         _set_timer(m, member, suspicion)
 
