@@ -28,6 +28,8 @@ TEXT_CHARACTERS_MAX: Final = 64 * 1024
 """An exception's text and traceback are cut here each: an error shall not be larger than a result."""
 PICKLED_BYTES_MAX: Final = 1024 * 1024
 """A larger exception arrives as text."""
+BEGIN_ANEW: Final = "abi.init() begins a new session; unfinished work has to be submitted again"
+"""The hint of every SessionLost that tells of a session's end: true whatever ended it."""
 
 _OWN_FOLDERS: Final = (os.path.dirname(abi.__file__) + os.sep, os.sep + "abi_worker" + os.sep)
 _LONE: Final[dict[int, tuple[type[errors.TaskError], str]]] = {
@@ -203,7 +205,7 @@ def _failure_in(end: End) -> Failure:
 def _refused(failure: Failure, name: str, task_id: str) -> errors.AbiError:
     text = failure.text or "the daemon refused it"
     if failure.type_name == "SessionLost":
-        return errors.SessionLost(text, hint="call abi.shutdown() and start again")
+        return errors.SessionLost(text, hint=BEGIN_ANEW)
     if failure.type_name in ("QueueFull", "QueueFullError", "busy"):
         return errors.QueueFullError(f"{name} ({task_id}): {text}", retry_after_ms=failure.retry_after_ms)
     return errors.Refused(f"{name} ({task_id}): {text}")

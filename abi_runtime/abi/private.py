@@ -21,6 +21,8 @@ from abi.paths import SOCKET_NAME
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 3.0
+DEATH_SECONDS: Final = 0.5
+"""From the end of its connection to the end of its process: the kernel closes files first, milliseconds before."""
 _LOG_NAME: Final = "abid.log"
 
 
@@ -29,6 +31,9 @@ class PrivateDaemon:
 
     def __init__(self, cpus: float | None, resources: dict[str, float] | None) -> None:
         self.owner = os.getpid()
+        self._status: int | None = None
+        """As ``waitpid`` tells it, once it has ended: from then on its pid may be somebody else's."""
+        self._is_reaped_elsewhere = False
         self.directory = _fresh_directory()
         self.socket_path = os.path.join(self.directory, SOCKET_NAME)
         ready, say_ready = os.pipe()
@@ -98,13 +103,30 @@ class PrivateDaemon:
             return error_from({"message": f"the private daemon did not start: {message}", "hint": hint, "code": code})
         return DaemonUnreachable(f"the private daemon did not start{self.last_words()}")
 
+    def how_it_ended(self) -> str:
+        """In words, with the end of its log where that tells of trouble. For the process that started it, after the
+        connection was lost."""
+        deadline = time.monotonic() + DEATH_SECONDS
+        while not (gone := self._is_gone()) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        name = f"the private daemon (pid {self.pid})"
+        if not gone:
+            return f"{name} closed the connection, and runs on{self.last_words()}"
+        if self._status is None:
+            return f"{name} ended{self.last_words()}"
+        code = os.waitstatus_to_exitcode(self._status)
+        if code < 0:
+            return f"{name} was killed by {_signal_name(-code)}{self.last_words()}"
+        return f"{name} ended with exit code {code}{self.last_words()}"
+
     def last_words(self) -> str:
-        """The end of its log, indented, or nothing."""
+        """The end of its log but for what tells of no trouble, indented, or nothing."""
         try:
             with open(os.path.join(self.directory, _LOG_NAME), "rb") as file:
-                lines = file.read()[-4096:].decode("utf-8", "replace").splitlines()[-12:]
+                lines = file.read()[-4096:].decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
+        lines = [line for line in lines if not _is_calm(line)][-12:]
         return ":\n" + "\n".join("    " + line for line in lines) if lines else ""
 
     def stop(self) -> None:
@@ -122,14 +144,19 @@ class PrivateDaemon:
         self._remove()
 
     def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        if not self._is_gone():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _is_gone(self) -> bool:
-        try:
-            return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
-        except ChildProcessError:  # the program reaps all its children itself
-            return True
+        if self._status is None and not self._is_reaped_elsewhere:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # the program reaps all its children itself
+                self._is_reaped_elsewhere = True
+            else:
+                self._status = status if pid == self.pid else None
+        return self._status is not None or self._is_reaped_elsewhere
 
     def _remove(self) -> None:
         """Not by shutil: to import that evaluates text, and then Python forgets, at its very end, that it ends because
@@ -141,6 +168,20 @@ class PrivateDaemon:
                 path = os.path.join(folder, name)
                 _try(os.unlink if os.path.islink(path) else os.rmdir, path)
         _try(os.rmdir, self.directory)
+
+
+def _is_calm(line: str) -> bool:
+    """Whether a line of its log is below a warning, in whichever of the forms of ``abid.logs``."""
+    if line.startswith("{"):
+        return '"level": "info"' in line or '"level": "debug"' in line
+    return line.startswith(("<6>", "<7>")) or line.split(" ", 2)[1:2] in (["info"], ["debug"])
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _try(action: Callable[[str], None], path: str) -> None:

@@ -55,7 +55,7 @@ class Returner:
         if session.refused and (self._private is not None or now - self._returned < RETURN_SECONDS):
             final = f"the daemon ended this session: {why}"
         elif self._private is not None:
-            final = f"the private daemon ended ({why}){self._private.last_words()}"
+            final = self._private.how_it_ended()
         elif now - self._returned < RETURNS_APART_SECONDS:
             return PAUSE_SECONDS
         else:

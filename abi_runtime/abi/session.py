@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from abi import errors, ids
 from abi.bodies import adopt_views, put_of, view_of
-from abi.failure import error_of, lost
+from abi.failure import BEGIN_ANEW, error_of, lost
 from abi.link import Link
 from abi.pickling import dumps_value, loads_value
 from abi.printing import print_lines
 from abi.ref import Home, Ref, record_of
 from abi.watching import Watch, Watchers
-from abi.wire.codec import encode_items
+from abi.wire.codec import encode_definition
 from abi.wire.schema import (
     ROOT,
     Cancel,
@@ -228,6 +228,8 @@ class Session:
             function = Function(len(self.functions), digest, name, pickled)
             if len(pickled) > INLINE_BYTES_MAX:
                 function.pickled, function.size = None, len(pickled)
+            encode_definition(function, f"function {name!r:.60}")
+            if function.size:
                 view = self.function_views[function.index] = memoryview(pickled)
                 self.outbox.append((Kind.FUNCTION, function, view))
             else:
@@ -240,7 +242,7 @@ class Session:
 
     def intern_options(self, options: Options) -> int:
         """Likewise for options, whose ``index`` is 0 until they have one."""
-        key = encode_items([options])
+        key = encode_definition(options, f"the options of {options.name!r:.60}")
         with self._interning:
             known = self.options.get(key)
             if known is None:
@@ -329,7 +331,7 @@ class Session:
         """Raises SessionLost for a reference of another session."""
         for ref in refs:
             if of(ref) is not self:
-                raise errors.SessionLost(f"reference {ref.short} belongs to another session")
+                raise _foreign(ref)
             self.supply(ref)
 
     def supply(self, ref: Ref[Any]) -> None:
@@ -347,7 +349,7 @@ class Session:
         """No-op for what has ended."""
         record = record_of(ref)
         if record.end is None:
-            item = Cancel(record.seq, force, recursive)
+            item = Cancel(record.seq, bool(force), bool(recursive))
             self.cancels[record.seq] = item
             self.outbox.append((Kind.CANCEL, item))
             self.link.flush()
@@ -356,7 +358,7 @@ class Session:
     def check(self) -> None:
         """Raises SessionLost if this session has ended."""
         if not self.live:
-            raise errors.SessionLost(self.link.why or "the session has ended", hint="call abi.init() again")
+            raise errors.SessionLost(self.link.why or "the session has ended", hint=BEGIN_ANEW)
 
     # --- what comes in (lead of the link, masked) ---------------------------------------------------------------------
 

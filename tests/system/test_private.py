@@ -356,11 +356,11 @@ print("ready", flush=True)
 try:
     abi.get(refs)
 except abi.errors.SessionLost as error:
-    print("lost:", error.message.splitlines()[0], flush=True)
+    print("lost:", str(error).replace("\\n", "|"), flush=True)
 try:
     echo.remote(1)
-except abi.errors.SessionLost:
-    print("until it is asked for")
+except abi.errors.SessionLost as error:
+    print("again:", str(error).replace("\\n", "|"), flush=True)
 abi.init()
 print(abi.get(echo.remote("again")))
 """
@@ -376,8 +376,11 @@ print(abi.get(echo.remote("again")))
     finally:
         started.close()
     lines = started.out.decode().splitlines()
-    assert "private daemon ended" in lines[1]
-    assert lines[2:] == ["until it is asked for", "again"]
+    said = (
+        f"the private daemon (pid {daemon}) was killed by SIGKILL"
+        "|  hint: abi.init() begins a new session; unfinished work has to be submitted again"
+    )
+    assert lines[1:] == [f"lost: {said}", f"again: {said}", "again"]
     nowhere.await_nothing()
 
 
