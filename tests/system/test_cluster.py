@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -247,3 +248,34 @@ def test_nothing_of_a_cluster_outlives_its_daemons(hosts: Hosts) -> None:
         daemon.close()
     hosts.daemons.clear()
     assert not pids & set(all_pids())
+
+
+def test_a_member_with_a_restored_disk_goes_on_as_a_new_one(hosts: Hosts) -> None:
+    """It may have promised what it does not know any more: the others remember, and it votes under that number no
+    more."""
+    one, _, three = hosts.cluster(3)
+    place = three.state_dir / "cluster"
+    three.kill(signal.SIGKILL)
+    three.wait()
+    backup = three.folder / "backup"
+    shutil.copytree(place, backup)
+    three.start()
+    await_status(three, lambda told: told["leader"], "it follows again")
+    for _ in range(3):
+        token_of(one)
+    committed = status(one)["committed"]
+    before = await_status(three, lambda told: told["applied"] >= committed, "it knows what was agreed on")
+    three.kill(signal.SIGKILL)
+    three.wait()
+    shutil.rmtree(place)
+    shutil.copytree(backup, place)
+    three.start()
+    after = await_status(
+        three, lambda told: told["joined"] and told["number"] != before["number"], "it has another number"
+    )
+    assert after["node"] == before["node"]
+    told = await_status(
+        three, lambda told: told.get("leader") and len(told["voters"]) == 3, "it learns, and votes again"
+    )
+    assert [node["number"] for node in told["nodes"] if node["id"] == after["node"]] == [after["number"]]
+    assert len(told["nodes"]) == 3

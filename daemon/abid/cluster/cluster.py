@@ -25,8 +25,10 @@ from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
 from abid.cluster.door import PORTS_TRIED_MAX
 from abid.cluster.member import Member
+from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code
 from abid.cluster.standing import Standing
+from abid.cluster.vetting import READMIT
 from abid.core.cluster import commands
 from abid.core.cluster.facts import Facts, Result
 from abid.core.raft.configuration import Configuration
@@ -83,6 +85,7 @@ class Cluster:
         self._folder = state_dir / FOLDER
         self._on_failure = on_failure
         self._busy = asyncio.Lock()
+        self._readmission: asyncio.Task[None] | None = None
 
     @property
     def is_enabled(self) -> bool:
@@ -288,8 +291,9 @@ class Cluster:
         store = RaftStore(stands.store_path(self._folder))
         stored = store.load()
         member = Member(
-            self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed
-        )
+            self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed,
+            self._on_forgotten,
+        )  # fmt: skip
         member.hints = stands.hints
         try:
             self.port = await member.start(self._listen_on(), stands.port, may_move=self._may_move)
@@ -300,6 +304,29 @@ class Cluster:
         self.addresses = member.peers.addresses = self._addresses_at(self.port)
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
+
+    def _on_forgotten(self, peer: Peer, missing: str) -> None:
+        """This host's disk was restored: go on as somebody who has promised nothing."""
+        log.warning("the others remember what this host has forgotten: %s", missing)
+        if self._readmission is None:
+            self._readmission = self._loop.create_task(self._be_readmitted(peer))
+
+    async def _be_readmitted(self, peer: Peer) -> None:
+        member = self._require()
+        try:
+            said = await member.requests.ask(peer, READMIT, {"number": member.number}, member.request_timeout_s())
+            async with self._busy:
+                hints = tuple(place for one in member.consensus.facts.members.values() for place in one.addresses)
+                stands = Standing(int(said["number"]), self.port, hints)
+                credentials_now = member.credentials
+                self.close()
+                standing.save(self._folder, stands)
+                await self._be(credentials_now, stands)
+            log.info("readmitted as member %d", stands.number)
+        except (AbiError, OSError) as error:
+            log.error("this host could not be readmitted: %s; a restart of its daemon tries again", error)
+        finally:
+            self._readmission = None
 
     def _on_member_failed(self, error: Exception) -> None:
         if isinstance(error, AbiError) and error.code == Code.REVOKED:

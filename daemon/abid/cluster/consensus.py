@@ -162,6 +162,12 @@ class Consensus:
             self.raft.become(Role.FOLLOWER, self.raft.term)
             self._pump()
 
+    def connection_lost(self, number: int) -> None:
+        """Nothing more comes from it over the connection that there was. If it led, we may be next."""
+        self.raft.unreachable(number)
+        self.raft.leader_lost(number)
+        self._pump()
+
     def unreachable(self, number: int) -> None:
         """What was sent to it last may be lost."""
         self.raft.unreachable(number)

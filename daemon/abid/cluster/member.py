@@ -22,7 +22,7 @@ import msgspec
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, leading
+from abid.cluster import admission, asking, leading, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.asking import Asking
@@ -36,7 +36,8 @@ from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
 from abid.cluster.refusal import Code
-from abid.cluster.requests import Body, Requests
+from abid.cluster.requests import Requests
+from abid.cluster.vetting import Vetting
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -45,9 +46,6 @@ log = logging.getLogger(__name__)
 
 MESSAGES_MAX: Final = 1_000
 """Of Raft in one frame; a leader has far fewer for one member."""
-ABOUT: Final = "about"
-NOTHING_KNOWN: Final[dict[str, Any]] = {"cpu_cores": 0, "has_gpu": False}
-"""Of a member that this host was never connected with."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
@@ -65,6 +63,7 @@ class Member:
         store: RaftStore,
         stored: Stored,
         on_failure: Callable[[Exception], None],
+        on_forgotten: Callable[[Peer, str], None],
     ) -> None:
         self.config = config
         self.node = identity.node.hex()
@@ -75,6 +74,8 @@ class Member:
         self.hints: tuple[str, ...] = ()
         """Addresses to dial while the facts name nobody yet: a newcomer's."""
         self._loop = loop
+        self.on_forgotten = on_forgotten
+        """Told when others remember more of this host than it does itself."""
         self._on_failure = on_failure
         self._store = store
         lots = random.SystemRandom()
@@ -93,6 +94,7 @@ class Member:
         )
         self._leading = Leading(self, loop)
         self._admission = Admission(self)
+        self._vetting = Vetting(self, about_this_host(config))
         self.requests = Requests(loop)
         self.asking = Asking(
             loop, self.consensus, self.requests, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
@@ -105,11 +107,11 @@ class Member:
             admission.RENEW: self._admission.on_renew,
             admission.RENEW_OWN: self._admission.on_renew_own,
             leading.KEY: self._leading.on_key,
-            ABOUT: self._on_about,
+            vetting.ABOUT: self._vetting.on_about,
+            vetting.FORGOTTEN: self._vetting.on_forgotten,
+            vetting.READMIT: self._vetting.on_readmit,
         }
         self._answering: set[asyncio.Task[None]] = set()
-        self.abouts: dict[str, dict[str, Any]] = {self.node: about_this_host(config)}
-        """What each node has, by what it said when it was connected last."""
         self._changed = asyncio.Event()
 
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
@@ -189,7 +191,7 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
-        self._later(self._ask_about(peer))
+        self._later(self._vetting.ask(peer))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_connected(member.number)
@@ -216,6 +218,8 @@ class Member:
             said = _decode(payload)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"Raft's messages do not decode: {error}") from None
+        if not self._vetting.listens_to(peer):
+            return  # Raft says again what matters
         for message in said[:MESSAGES_MAX]:
             known = self.consensus.facts.members.get(message.sender)
             if known is None:
@@ -223,13 +227,15 @@ class Member:
             elif known.node != peer.node:
                 raise ProtocolError(f"node {peer.node} speaks for member {message.sender}, which is {known.node}")
             if message.receiver == self.number:
+                self._vetting.note(message)
                 self.consensus.on_message(message)
 
     def on_closed(self, peer: Peer, orderly: bool) -> None:
         self.requests.on_closed(peer)
+        self._vetting.forget(peer)
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
-            self.consensus.unreachable(member.number)
+            self.consensus.connection_lost(member.number)
             self.health.on_closed(member.number, peer, orderly)
         if peer.why is not None and not self.is_revoked(peer.node):
             self._on_refused(peer.why)
@@ -247,18 +253,6 @@ class Member:
         task = self._loop.create_task(work)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
-
-    async def _on_about(self, peer: Peer, body: Body) -> Body:
-        return self.abouts[self.node]
-
-    async def _ask_about(self, peer: Peer) -> None:
-        try:
-            said = await self.requests.ask(peer, ABOUT, {}, self.request_timeout_s())
-        except AbiError as error:
-            log.debug("node %s did not say what it has: %s", peer.node, error)
-        else:
-            cores, has_gpu = int(said["cpu_cores"]), bool(said["has_gpu"])
-            self.abouts[peer.node] = {"cpu_cores": cores, "has_gpu": has_gpu}
 
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
@@ -301,7 +295,7 @@ class Member:
                     "id": member.node,
                     "number": member.number,
                     "name": member.name,
-                    **self.abouts.get(member.node, NOTHING_KNOWN),
+                    **self._vetting.about(member.node),
                     "address": member.addresses[0] if member.addresses else "",
                     "addresses": list(member.addresses),
                     "state": self.health.state_of(member.number),

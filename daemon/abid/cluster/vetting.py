@@ -1,0 +1,93 @@
+"""What two members ask each other before anything else on a new connection: what each has, and where its log ends.
+
+1. whoever connects is asked where it stands; until it has said so, nothing that it says about Raft is listened to
+2. it stands behind what it promised us (``core.raft.recollection``): its disk was put back to an earlier day
+3. it is told, takes part no more, and asks to be readmitted under another number, with nothing promised
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from abi.errors import AbiError
+from abid.cluster.peer import Peer
+from abid.cluster.requests import Body
+from abid.core.cluster import commands
+from abid.core.raft.messages import Message
+from abid.core.raft.recollection import Recollection, Standing
+
+if TYPE_CHECKING:
+    from abid.cluster.member import Member
+
+log = logging.getLogger(__name__)
+
+ABOUT: Final = "about"
+FORGOTTEN: Final = "forgotten"
+READMIT: Final = "readmit"
+NOTHING_KNOWN: Final[dict[str, Any]] = {"cpu_cores": 0, "has_gpu": False}
+"""Of a member that this host was never connected with."""
+
+
+class Vetting:
+    """``own``: what others are told that this host has."""
+
+    def __init__(self, member: Member, own: dict[str, Any]) -> None:
+        self._member = member
+        self._recollection = Recollection(member.number)
+        self._vetted: set[Peer] = set()
+        self._abouts: dict[str, dict[str, Any]] = {member.node: own}
+
+    def about(self, node: str) -> dict[str, Any]:
+        """What this member has, by what it said when it was connected last."""
+        return self._abouts.get(node, NOTHING_KNOWN)
+
+    def listens_to(self, peer: Peer) -> bool:
+        """Whether its messages count yet."""
+        return peer in self._vetted
+
+    def note(self, message: Message) -> None:
+        """It came from a peer that is listened to."""
+        self._recollection.note(message)
+
+    def forget(self, peer: Peer) -> None:
+        """The connection ended."""
+        self._vetted.discard(peer)
+
+    async def ask(self, peer: Peer) -> None:
+        """Who is it, and does it remember what it promised?"""
+        member = self._member
+        try:
+            said = await member.requests.ask(peer, ABOUT, {}, member.request_timeout_s())
+            number, standing = int(said["number"]), Standing(*map(int, said["standing"]))
+            self._abouts[peer.node] = {"cpu_cores": int(said["cpu_cores"]), "has_gpu": bool(said["has_gpu"])}
+            missing = self._recollection.missing(number, standing)
+            if missing is None:
+                self._vetted.add(peer)
+                return
+            log.warning("node %s has forgotten what it promised: %s; it is to be readmitted", peer.node, missing)
+            await member.requests.ask(peer, FORGOTTEN, {"missing": missing}, member.request_timeout_s())
+        except (AbiError, KeyError, TypeError, ValueError) as error:
+            log.info("node %s did not say where it stands: %s", peer.node, error)
+
+    async def on_about(self, peer: Peer, body: Body) -> Body:
+        raft = self._member.consensus.raft
+        standing = [raft.term, raft.vote, raft.log.last_index]
+        return {**self._abouts[self._member.node], "number": self._member.number, "standing": standing}
+
+    async def on_forgotten(self, peer: Peer, body: Body) -> Body:
+        """A member remembers more of us than we do. Nothing may be promised any more under this number."""
+        self._member.consensus.close()
+        self._member.on_forgotten(peer, str(body["missing"]))
+        return {}
+
+    async def on_readmit(self, peer: Peer, body: Body) -> Body:
+        """A member whose disk was restored asks for another number. The leader is asked, wherever it is."""
+        member = self._member
+        number = int(body["number"])
+        if member.node_of(number) != peer.node:
+            raise AbiError(f"node {peer.node} is not member {number}", code="denied")
+        result = await member.asking.command(commands.Readmit, number=number)
+        if result.refused:
+            raise AbiError(result.told, code=result.refused)
+        return {"number": result.value}
