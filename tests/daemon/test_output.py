@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abid.output import LINE_BYTES_MAX, STDERR, STDOUT, TAIL_LINES, Lines
+from abid.output import CONTINUED, LINE_BYTES_MAX, STDERR, STDOUT, TAIL_LINES, Lines
 
 
 def test_a_line_waits_for_its_end() -> None:
@@ -26,9 +26,42 @@ def test_streams_and_tasks_are_never_merged() -> None:
 
 def test_a_line_without_end_is_passed_on_in_pieces() -> None:
     lines = Lines()
-    data = b"." * (LINE_BYTES_MAX + 1)
-    assert lines.feed(1, STDOUT, data) == data + b"\n"
-    assert lines.finish(1) == []
+    piece = b"." * LINE_BYTES_MAX
+    assert lines.feed(1, STDOUT, piece) == b""
+    assert lines.feed(1, STDOUT, b"!") == piece + b"\n"
+    assert lines.finish(1) == [(STDOUT, CONTINUED + b"!\n")]
+    assert not lines.unfinished
+    assert lines.feed(1, STDOUT, b"next\n") == b"next\n"
+
+
+def test_a_newline_after_a_cut_is_no_line() -> None:
+    lines = Lines()
+    assert lines.feed(1, STDERR, b"e" * LINE_BYTES_MAX + b"\n") == b"e" * LINE_BYTES_MAX + b"\n"
+    assert lines.feed(1, STDERR, b"e" * LINE_BYTES_MAX * 2 + b"f") == (
+        b"e" * LINE_BYTES_MAX + b"\n" + CONTINUED + b"e" * LINE_BYTES_MAX + b"\n"
+    )
+    assert lines.feed(1, STDERR, b"\n\nnext\n") == CONTINUED + b"f\n\nnext\n", "a blank line that was printed stays"
+
+
+def test_no_letter_is_cut() -> None:
+    lines = Lines()
+    text = "x" + "…" * LINE_BYTES_MAX
+    passed = lines.feed(1, STDOUT, text.encode() + b"\n")
+    assert passed.decode().replace("\n… ", "") == text + "\n"
+    assert max(map(len, passed.split(b"\n"))) <= LINE_BYTES_MAX + len(CONTINUED)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * LINE_BYTES_MAX), st.integers(0, 2)), max_size=6), st.integers(1, 9))
+def test_no_line_is_invented_however_long_they_are(lengths: list[tuple[int, int]], cuts: int) -> None:
+    written = b"".join(b"." * length + b"\n" * newlines for length, newlines in lengths)
+    size = len(written) // cuts + 1
+    lines = Lines()
+    passed = b"".join(lines.feed(7, STDOUT, written[at : at + size]) for at in range(0, len(written), size))
+    passed += b"".join(line for _, line in lines.finish(7))
+    assert passed.replace(b"\n" + CONTINUED, b"") == written + (
+        b"\n" if not written.endswith((b"\n",)) and written else b""
+    )
+    assert not lines.unfinished
 
 
 def test_the_tail_is_of_the_task_that_ran() -> None:
