@@ -31,6 +31,9 @@ _ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _SEQUENCES: Final = frozenset({tuple, list, set, frozenset})
 _DEPTH_MAX: Final = 3
 """Containers deeper than this go the second way rather than being looked through."""
+REFERENCES_MAX: Final = 500_000
+"""In one call or object: at twenty bytes for each (a position, a task's number, which of its results) they fill ten of
+the sixteen MiB that a message may have."""
 
 Dumped = tuple[bytes, int, "Blob | None", list[int] | None]
 """Payload, or ``b""`` with the size of a Blob; and the sequences of the references inside."""
@@ -49,9 +52,12 @@ def dumps_arguments(
         payload = pickle.dumps((args, kwargs), PROTOCOL)
         return *(_inline_or_blob(payload, [])), None, None, None
     left, left_named, direct = _take_references(args, kwargs)
+    _check_count(len(direct), "the arguments")
     payload, size, blob, inside = _dumps(
         (left, left_named), lambda error: _blame_argument(left, left_named, function, error)
     )
+    if inside:
+        _check_count(len(direct) + len(inside), "the arguments", blob)
     dependencies = [Dependency(at, ref.seq, ref.index) for at, ref in direct] or None
     keep = [*(ref for _at, ref in direct), *inside] or None
     return payload, size, blob, dependencies, _sequences(inside), keep
@@ -70,6 +76,7 @@ def dumps_value(value: Any, what: str = "the value") -> Dumped:
     if type(value) in _ATOMS or _is_plain((value,)):
         return *_inline_or_blob(pickle.dumps(value, PROTOCOL), []), None
     payload, size, blob, inside = _dumps(value, lambda error: _explain(what, value, error))
+    _check_count(len(inside), what, blob)
     return payload, size, blob, _sequences(inside)
 
 
@@ -133,6 +140,16 @@ def _dumps(
     except Exception as error:
         raise explain(error) from None
     return *_inline_or_blob(stream, buffers), nested
+
+
+def _check_count(count: int, what: str, blob: Blob | None = None) -> None:
+    if count > REFERENCES_MAX:
+        if blob is not None:
+            blob.close()
+        raise SerializationError(
+            f"{what}: {count} references are more than the {REFERENCES_MAX} that one message holds",
+            hint="put them into several objects with abi.put and pass those: each counts as one",
+        )
 
 
 def _sequences(refs: list[Ref[Any]]) -> list[int] | None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from abi.errors import SerializationError
 from abi.objects.memfd import open_view
 from abi.pickling import (
+    REFERENCES_MAX,
     _is_plain,
     dumps_arguments,
     dumps_function,
@@ -24,7 +25,9 @@ from abi.pickling import (
     loads_value,
 )
 from abi.remote_function import remote
-from abi.wire.schema import Dependency
+from abi.wire.codec import encode_items
+from abi.wire.frames import FRAME_BYTES_MAX
+from abi.wire.schema import Dependency, Task
 from tests.lib.conftest import Connected
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -99,6 +102,25 @@ def test_references_at_top_level_are_dependencies_and_inner_ones_nested(connecte
     args, kwargs = loads_arguments(payload)
     assert args == (7, None)
     assert kwargs == {"key": None, "in": [second]}
+
+
+def test_as_many_references_as_may_be_fit_into_a_message() -> None:
+    largest = [Dependency(REFERENCES_MAX, (1 << 64) - 1, REFERENCES_MAX)] * REFERENCES_MAX
+    assert len(encode_items([Task(1, 0, 0, bytes(100 * 1024), 0, largest, None)])) < FRAME_BYTES_MAX
+
+
+def test_more_references_than_a_message_holds(connected: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abi.pickling.REFERENCES_MAX", 10)
+    refs = [connected.session.put(number) for number in range(11)]
+    for most in ((refs[0],) * 10, (refs[:10],), (refs[0], refs[1:10]), (refs[0], [refs[1]] * 20)):
+        dumps_arguments(most, {})
+    dumps_value(refs[:10])
+    for more in ((refs[0],) * 11, (refs,), (refs[0], refs[1:]), (bytes(200_000), refs)):
+        with pytest.raises(SerializationError, match="11 references are more than the 10") as caught:
+            dumps_arguments(more, {})
+        assert "abi.put" in caught.value.hint
+    with pytest.raises(SerializationError, match="the result of f: 11 references"):
+        dumps_value(refs, "the result of f")
 
 
 @remote

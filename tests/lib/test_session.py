@@ -37,6 +37,11 @@ def add(left: int, right: int = 1, *, more: int = 0) -> int:
     return left + right + more
 
 
+@abi.remote
+def count(*numbers: int) -> int:
+    return len(numbers)
+
+
 def never(_daemon: FakeDaemon, _task: Task) -> list[End]:
     return []
 
@@ -67,6 +72,33 @@ def test_releases_follow_the_last_reference(connected: Connected) -> None:
     del alias
     gc.collect()
     connected.daemon.until(lambda: connected.daemon.of(Kind.RELEASE) == [seq])
+
+
+def test_what_no_message_holds_takes_nothing_with_it(connect: Callable[..., Connected]) -> None:
+    connected = connect(never)
+    held = nothing.remote()
+    refs = [double.remote(number) for number in range(20)]
+    known = abi.put(1)
+    count._bind()
+    before = list(connected.session.pending), dict(connected.session.functions), dict(connected.session.options)
+    with pytest.raises(errors.SerializationError, match="references are more than"):
+        count.remote(*[known] * 500_001)
+    with pytest.raises(errors.SerializationError, match="the options of 'xx"):
+        nothing.options(name="x" * (1 << 24)).remote()
+    with pytest.raises(errors.SerializationError, match="no Unicode"):
+        nothing.options(name="caf\udce9").remote()
+    strange = abi.remote(lambda: None)
+    strange.__abi_function__.__qualname__ = "\udce9"
+    with pytest.raises(errors.SerializationError, match="no Unicode"):
+        strange.remote()
+    abi.cancel(held, force="yes")  # type: ignore[arg-type]
+    connected.daemon.until(lambda: len(connected.daemon.of(Kind.SUBMIT)) == 21)
+    connected.daemon.until(lambda: bool(connected.daemon.of(Kind.CANCEL)))
+    assert connected.daemon.of(Kind.CANCEL)[0].force is True
+    after = list(connected.session.pending), dict(connected.session.functions), dict(connected.session.options)
+    assert after == before
+    connected.daemon.say(Kind.END, *[End(ref.seq, EndKind.OK) for ref in refs])
+    assert abi.get(refs, timeout=10) == [None] * 20
 
 
 def test_nobody_refers_to_it_and_it_goes_on(connect: Callable[..., Connected]) -> None:

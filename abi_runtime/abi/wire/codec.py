@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from abi.errors import ProtocolError
+from abi.errors import ProtocolError, SerializationError
 from abi.guard import uninterrupted
-from abi.wire.frames import BATCH_BYTES
+from abi.wire.frames import BATCH_BYTES, FRAME_BYTES_MAX
 from abi.wire.schema import ITEMS, Failure, Item, Kind, Refused
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -34,6 +34,18 @@ def encode_split(items: list[Any]) -> list[bytes]:
         return [payload]
     middle = len(items) // 2
     return encode_split(items[:middle]) + encode_split(items[middle:])
+
+
+def encode_definition(item: Item, what: str) -> bytes:
+    """The payload of a frame for ``item`` alone. Raises SerializationError, which calls it ``what``, if no frame can
+    hold it: before it is noted anywhere, since all that is sent with it could not be sent either."""
+    try:
+        payload = encode_items([item])
+    except UnicodeEncodeError as error:
+        raise SerializationError(f"{what}: a text in it is no Unicode ({error.reason})") from None
+    if len(payload) > FRAME_BYTES_MAX:
+        raise SerializationError(f"{what} takes {len(payload)} bytes, and a message may have {FRAME_BYTES_MAX}")
+    return payload
 
 
 def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = None) -> dict[int, Any]:
