@@ -45,7 +45,7 @@ def future_of(ref: Ref[T]) -> Future[T]:
         try:
             value = _value(ended)
         except BaseException as error:
-            future.set_exception(error.with_traceback(None))
+            future.set_exception(BaseException.with_traceback(error, None))
         else:
             future.set_result(value)
 

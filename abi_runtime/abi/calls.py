@@ -75,7 +75,7 @@ def _get(refs: Sequence[Ref[Any]], timeout: float | None) -> tuple[list[Any], Ba
         _await_all(session, refs, timeout)
         return _values(refs), None
     except AbiError as error:
-        return [], error.with_traceback(None)
+        return [], BaseException.with_traceback(error, None)  # the user's class may define it too
 
 
 def _values(refs: Sequence[Ref[Any]]) -> list[Any]:

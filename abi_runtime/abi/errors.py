@@ -214,7 +214,8 @@ class TaskError(AbiError):
     `cause` is the task's own exception where it could be loaded, else None;
     `remote_traceback` is its traceback as text; `task_id` the id as people see it;
     `task_name` the function's name; `host` where it ran; `attempt` counts from 1
-    (0: it never started).
+    (0: it never started). Where the task's own exception has an attribute of one of
+    these names, or `code`, `message`, `hint`, it is that one which `get` shows.
     """
 
     code = "error"

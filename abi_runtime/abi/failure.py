@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pickle
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import abi
@@ -166,7 +166,9 @@ def error_of(end: End, prefix: bytes, name: str = "") -> errors.AbiError:
     """The exception for an end other than OK. Loads the task's own exception: its user's code."""
     failure = _failure_in(end)
     task_id = ids.short(ids.task_id(prefix, end.seq))
-    name = failure.task_name or name or "task"
+    name = failure.task_name or name
+    said_name = f"task {name}" if name else "task"
+    name = name or "task"
     if end.kind == EndKind.REFUSED:
         return _refused(failure, name, task_id)
     said: dict[str, Any] = {
@@ -181,10 +183,9 @@ def error_of(end: End, prefix: bytes, name: str = "") -> errors.AbiError:
     else:
         kind, words = _LONE.get(end.kind, (errors.TaskError, "it has no result"))
         error = kind(f"{name} ({task_id}): {failure.text or words}{_last_words(failure)}", **said)
-    for note in failure.notes:
-        error.add_note(note)
     where = f" on {failure.host}" if failure.host else ""
-    error.add_note(f"in task {name} ({task_id}){where}, attempt {end.attempt}")
+    for note in [*failure.notes, f"in {said_name} ({task_id}){where}, attempt {end.attempt}"]:
+        BaseException.add_note(error, note)  # the user's class may have an ``add_note`` of its own
     return error
 
 
@@ -239,17 +240,22 @@ def _load(pickled: bytes | None) -> BaseException | None:
 class _WithTraceback:
     """What the user's exception says, and under it where it happened."""
 
-    message: str
-    remote_traceback: str
+    __abi_told__: tuple[str, str, BaseException | None]
+    """Message, traceback and cause once more: their own names may stand for something of the user's."""
 
     def __str__(self) -> str:
-        if not self.remote_traceback:
-            return self.message
-        return f"{self.message}\n\nin the worker:\n{self.remote_traceback.rstrip()}"
+        message, remote_traceback, _cause = self.__abi_told__
+        if not remote_traceback:
+            return message
+        return f"{message}\n\nin the worker:\n{remote_traceback.rstrip()}"
 
 
 class _Plain(_WithTraceback, errors.TaskError):
     """A TaskError whose user's exception could not come along."""
+
+    def __init__(self, message: str, **said: Any) -> None:
+        super().__init__(message, **said)
+        self.__abi_told__ = (message, self.remote_traceback, None)
 
     def __reduce__(self) -> Any:
         return _plain_again, (self.message, dict(self.__dict__))
@@ -282,9 +288,13 @@ _combined: weakref.WeakKeyDictionary[type[BaseException], type[errors.TaskError]
 def _combine(kind: type[BaseException]) -> type[errors.TaskError]:
     if not issubclass(kind, Exception):
         return errors.TaskError
-    bases: tuple[type, ...] = (kind,) if issubclass(kind, errors.TaskError) else (errors.TaskError, kind)
+    # The user's class comes first: what it defines is what its `except` clauses count on.
+    bases: tuple[type, ...] = (kind, errors.TaskError)
+    if issubclass(kind, errors.TaskError) or issubclass(errors.TaskError, kind):
+        bases = (kind if issubclass(kind, errors.TaskError) else errors.TaskError,)
     members: dict[str, Any] = {"__str__": _WithTraceback.__str__, "__reduce__": _reduce, "__module__": "abi.errors"}
-    members["__abi_original__"] = property(lambda error: error.cause)
+    members["__init__"] = _init_of(kind)
+    members["__abi_original__"] = property(lambda error: error.__abi_told__[2])
     try:
         made = cast(
             "type[errors.TaskError]", type(f"TaskError({kind.__qualname__})", (_WithTraceback, *bases), members)
@@ -293,6 +303,16 @@ def _combine(kind: type[BaseException]) -> type[errors.TaskError]:
     except Exception:  # layouts that do not combine, metaclasses and __init_subclass__ that refuse
         return errors.TaskError
     return made
+
+
+def _init_of(kind: type[BaseException]) -> Callable[..., None]:
+    """In Python, whatever ``kind`` has: OSError takes errno and the like from its ``__init__``, where ``_made_like``
+    gives them, only for classes with one that is not its own."""
+
+    def init(self: BaseException, *args: Any, **words: Any) -> None:
+        kind.__init__(self, *args, **words)
+
+    return init
 
 
 def _bare(kind: type[errors.TaskError], cause: BaseException | None) -> errors.TaskError:
@@ -320,25 +340,38 @@ def _made_like(
         if name != "__notes__":
             error.__dict__[name] = value
     for note in getattr(cause, "__notes__", ()):
-        error.add_note(note)
-    error.args = cause.args
-    ours = {"message": message, "hint": "", "cause": cause, **said}
-    error.__dict__.update(ours)
+        BaseException.add_note(error, note)
+    BaseException.args.__set__(error, cause.args)  # type: ignore[attr-defined]
+    for name, value in {"message": message, "hint": "", "cause": cause, **said}.items():
+        if not _is_users(name, cause):
+            error.__dict__[name] = value
+    error.__dict__["__abi_told__"] = (message, said["remote_traceback"], cause)
     return error
 
 
+def _is_users(name: str, cause: BaseException) -> bool:
+    """Whether the user's exception has an attribute of this name, which is then the one to be seen."""
+    for base in type(cause).__mro__:
+        if base.__module__ not in ("builtins", "abi.errors") and name in vars(base):
+            return True
+    return name in vars(cause) and not isinstance(cause, errors.AbiError)
+
+
 def _reduce(error: errors.TaskError) -> Any:
-    state = {name: value for name, value in vars(error).items() if name != "cause"}
-    cause = error.cause
-    if cause is not None and _leaves_pickling_to_python(cause):
-        return _again, (_Parts(cause), error.message, state)  # it came so, or could have
-    return _again, (cause, error.message, state)
+    state = dict(vars(error))
+    message, remote_traceback, cause = state.pop("__abi_told__")
+    if state.get("cause") is cause:
+        del state["cause"]
+    assert cause is not None
+    form = _Parts(cause) if _leaves_pickling_to_python(cause) else cause  # it came so, or could have
+    return _again, (form, message, remote_traceback, state)
 
 
-def _again(cause: BaseException, message: str, state: dict[str, Any]) -> errors.TaskError:
+def _again(cause: BaseException, message: str, remote_traceback: str, state: dict[str, Any]) -> errors.TaskError:
     kind = combined(type(cause))
     if kind is errors.TaskError:
-        return _plain_again(message, {**state, "cause": cause})
-    error = _made_like(kind, cause, message, {})
+        told = {"__abi_told__": (message, remote_traceback, None)}
+        return _plain_again(message, {"cause": cause, **state, **told})
+    error = _made_like(kind, cause, message, {"remote_traceback": remote_traceback})
     error.__dict__.update(state)
     return error

@@ -97,6 +97,69 @@ def test_attributes_come_along() -> None:
     assert (missing.errno, missing.filename) == (2, "/x")
 
 
+class NotFound(Exception):
+    code = 404
+    hint = "as werkzeug's"
+
+
+class RpcError(Exception):
+    """As grpc's: methods where we have attributes; and all else that we call on an exception is its own."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = [message]
+        self.remote_traceback = 3
+        self.attempt = "first"
+
+    def code(self) -> str:
+        return "UNAVAILABLE"
+
+    @property
+    def cause(self) -> str:
+        return f"the cause of {self.message}"
+
+    def add_note(self, note: str) -> None:
+        raise AssertionError(note)
+
+    def with_traceback(self, traceback: Any) -> Any:
+        raise AssertionError(traceback)
+
+
+class Timed(errors.TaskTimedOut):
+    host = "the user's"
+
+
+def test_the_user_s_class_wins_for_every_name_it_defines() -> None:
+    missing = cast(Any, travelled(NotFound("x")))
+    assert (missing.code, missing.hint, missing.message) == (404, "as werkzeug's", "x")
+    for error in (travelled(RpcError("x")), pickle.loads(pickle.dumps(travelled(RpcError("x"))))):
+        rpc = cast(Any, error)
+        assert isinstance(error, errors.TaskError)
+        assert rpc.code() == "UNAVAILABLE"
+        assert rpc.cause == "the cause of ['x']"
+        assert (rpc.message, rpc.remote_traceback, rpc.attempt) == (["x"], 3, "first")
+        assert (rpc.task_name, rpc.host) == ("work", "node7"), "and ours where it defines nothing"
+        assert str(error).startswith("x\n\nin the worker:\n")
+        assert "in travelled" in str(error)
+        assert error.__notes__[-1].endswith("on node7, attempt 2")
+    assert cast(Any, travelled(Timed("x", host="node1"))).host == "node1", "as it set it"
+
+
+def test_an_error_that_travels_on_is_still_the_user_s() -> None:
+    """A task that gets another's failure: what it raises is told as the first exception."""
+    again = cast(Any, travelled(travelled(RpcError("x"))))
+    assert again.code() == "UNAVAILABLE"
+    assert again.cause == "the cause of ['x']"
+
+
+def test_our_own_base_class_as_a_task_s_exception() -> None:
+    for exception in (errors.AbiError("x"), Exception("x")):
+        error = travelled(exception)
+        assert isinstance(error, errors.TaskError)
+        assert error.code == "error"
+        assert type(error.cause) is type(exception)
+
+
 def test_an_init_with_other_arguments_than_args_is_not_called() -> None:
     error = cast(Any, travelled(TwoForOne(4, "gone")))
     assert isinstance(error, TwoForOne)
