@@ -249,7 +249,8 @@ class Greeting:
         self.channel.send(Kind.WELCOME, msgspec.json.encode(welcome), codec=JSON)
 
     def refuse(self, error: AbiError) -> None:
-        """Say what is wrong, and close."""
+        """Say what is wrong, and close. A program hears it in the middle of its session as well: it comes back once,
+        and ends its session if that is refused too (``abi.returning``)."""
         refused = Refused(error.code, error.message, error.hint)
         self.channel.send(Kind.REFUSED, msgspec.json.encode(refused), codec=JSON)
         self.channel.close_when_sent(error.message)

@@ -26,6 +26,7 @@ def test_functions_may_not_fill_the_memory() -> None:
     shell.define(session, ROOT, Function(2, b"g", "g", b"x" * 900))  # the same again takes no room
     with pytest.raises(ProtocolError, match=r"queue\.bytes_max allows 1000"):
         shell.define(session, ROOT, Function(3, b"h", "h", None, 200))
+    shell.define(session, ROOT, Function(3, b"i", "i", b"x" * 90))  # what was refused takes no room either
 
 
 def test_a_shape_goes_with_its_last_session() -> None:

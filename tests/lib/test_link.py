@@ -170,11 +170,25 @@ def test_a_wait_that_is_cut_in_pieces_is_as_long(pair: Pair, monkeypatch: pytest
     assert time.monotonic() - began >= 0.02
 
 
-def test_a_timeout_holds_while_another_connection_is_sought(pair: Pair) -> None:
-    pair.link.on_lost = lambda: 3600
+def test_a_wait_goes_on_while_another_connection_is_sought(pair: Pair) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(pair.end(1))
+    is_there = False
+
+    def on_lost() -> float | None:
+        if not is_there:
+            return 0.002
+        pair.link.replace(ours, lambda unsent: unsent)
+        return None
+
+    pair.link.on_lost = on_lost
     pair.peer.close()
-    assert not pair.link.wait(lambda: False, 0.02)
-    assert not pair.link.closed
+    began = time.monotonic()
+    assert not pair.link.wait(lambda: pair.has(1), 0.02)
+    assert time.monotonic() - began >= 0.02
+    is_there = True
+    assert pair.link.wait(lambda: pair.has(1), 10)
+    theirs.close()
 
 
 def test_a_link_without_hope_closes_and_its_helper_ends(pair: Pair) -> None:

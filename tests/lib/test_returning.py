@@ -209,6 +209,8 @@ def test_a_caller_s_timeout_holds_while_nobody_answers(
     connected = connect(never)
     ref = double.remote(1)
     successors.resumed = ConnectionRefusedError("nobody")
+    assert returner(connected)() == returning.PAUSE_SECONDS
+    assert len(successors.hellos) == 1
     lose(connected)
     with pytest.raises(errors.GetTimeoutError):
         abi.get(ref, timeout=0.1)

@@ -33,6 +33,71 @@ print(abi.get(new), abi.get(old), abi.get(needs_old))
 """
 
 
+OUT_OF_PATIENCE = """
+import os, subprocess, sys, time, abi
+
+@abi.remote
+def slow():
+    time.sleep(1)
+    return "done"
+
+ref = slow.remote()
+abi.wait([ref], timeout=0.1)
+os.kill(int(sys.argv[1]), 9)
+began = time.monotonic()
+try:
+    abi.get(ref, timeout=0.5)
+except abi.errors.GetTimeoutError:
+    print("patience ended", time.monotonic() - began < 5)
+subprocess.run([sys.argv[2], "start", "-d", "--cpus", "2"], stdout=subprocess.DEVNULL, check=True)
+print(abi.get(ref, timeout=float("inf")))
+"""
+
+
+def test_a_caller_s_timeout_holds_while_there_is_no_daemon(tmp_path: Path) -> None:
+    daemon = Daemon()
+    program = tmp_path / "program.py"
+    program.write_text(OUT_OF_PATIENCE)
+    command = [sys.executable, str(program), str(daemon.pid), str(BIN / "abid")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=daemon.environment, timeout=WAIT_S)
+        assert (done.returncode, done.stdout) == (0, "patience ended True\ndone\n"), done.stderr
+    finally:
+        daemon.run("abid", "stop", "--now")
+        daemon.close()
+
+
+REFUSED = """
+import os, abi
+
+def function_of(size):
+    data = os.urandom(size)
+    def length(): return len(data)
+    return abi.remote(length)
+
+assert abi.get([function_of(400_000).remote() for _ in range(2)]) == [400_000, 400_000]
+for attempt in range(2):
+    try:
+        abi.get(function_of(400_000).remote())
+    except abi.errors.SessionLost as error:
+        print(error.message)
+"""
+
+
+def test_what_the_daemon_refuses_in_the_middle_of_a_session_is_told() -> None:
+    daemon = Daemon(config="[queue]\nbytes_max = 1048576\n")
+    try:
+        done = daemon.python(REFUSED)
+        assert done.returncode == 0, done.stderr
+        first, second = done.stdout.splitlines()
+        assert first == second
+        assert first.startswith("the daemon ended this session: the functions of this program have 120")
+        assert first.endswith("queue.bytes_max allows 1048576: give large data to a function as an argument")
+        assert daemon.log().count("give large data") == 2, "it is heard twice, and no more"
+    finally:
+        daemon.close()
+
+
 def test_after_a_restart_a_task_of_a_task_is_not_taken_for_one_of_before(tmp_path: Path) -> None:
     """A new daemon counts a session's workers anew, and their tasks bear their numbers."""
     daemon = Daemon()

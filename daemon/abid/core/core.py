@@ -97,12 +97,13 @@ class Core:
         holder = session.holder(submitter)
         known = session.functions_by_digest.get(function.digest)
         if known is None:
-            session.defined_bytes += function.size or len(function.pickled or b"")
-            if session.defined_bytes > board.limits.bytes_max:
+            defined_bytes = session.defined_bytes + (function.size or len(function.pickled or b""))
+            if defined_bytes > board.limits.bytes_max:
                 raise ProtocolError(
-                    f"the functions of this program have {session.defined_bytes} bytes, and queue.bytes_max allows "
+                    f"the functions of this program have {defined_bytes} bytes, and queue.bytes_max allows "
                     f"{board.limits.bytes_max}: give large data to a function as an argument"
                 )
+            session.defined_bytes = defined_bytes
             run_time = board.run_times.get(function.digest)
             if run_time is None:
                 if len(board.run_times) >= RUN_TIMES_MAX:
