@@ -1,4 +1,5 @@
-"""A disk as Raft meets it: what was synced stays, of what was not a crash leaves the beginning."""
+"""A disk as Raft meets it: what was synced stays, of what was not a crash leaves the beginning. An output is there
+whole or not at all, as ``abid.raft_store`` has it."""
 
 from __future__ import annotations
 
@@ -25,15 +26,11 @@ class Disk:
     hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
     snapshot: Snapshot = EMPTY
-    unsynced: list[Write] = field(default_factory=list)
+    unsynced: list[tuple[Write, ...]] = field(default_factory=list)
 
     def write(self, output: Output) -> None:
-        """In this order, so that at no point more is committed than there is."""
-        if output.snapshot is not None:
-            self.unsynced.append(output.snapshot)
-        self.unsynced += output.entries
-        if output.hard_state is not None:
-            self.unsynced.append(output.hard_state)
+        parts = (output.snapshot, *output.entries, output.hard_state)
+        self.unsynced.append(tuple(part for part in parts if part is not None))
 
     def store(self, output: Output) -> None:
         self.write(output)
@@ -41,15 +38,16 @@ class Disk:
             self.sync()
 
     def compact(self, snapshot: Snapshot) -> None:
-        self.unsynced.append(Compaction(snapshot))
+        self.unsynced.append((Compaction(snapshot),))
 
     def sync(self) -> None:
         self.crash(len(self.unsynced))
 
     def crash(self, kept: int) -> None:
-        """So many of the unsynced writes had reached the disk."""
-        for write in self.unsynced[:kept]:
-            self.put(write)
+        """So many of the unsynced had reached the disk."""
+        for parts in self.unsynced[:kept]:
+            for part in parts:
+                self.put(part)
         self.unsynced = []
 
     def put(self, write: Write) -> None:

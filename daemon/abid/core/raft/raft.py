@@ -1,8 +1,12 @@
 """One member of the cluster: who leads, what is agreed on. Messages and ticks in, ``Output`` out.
 
-The shell calls ``step`` and ``tick``, then takes ``output``: it stores what is to be stored (entries, then the hard
-state, fsynced if ``must_sync``), only then sends the messages, applies what is committed, and says ``done``. Nothing
-here reads a clock or draws lots: ``draw(a, b)`` is given.
+The shell calls ``step`` and ``tick``, then takes ``output``: it stores what is to be stored (all of it or nothing,
+fsynced if ``must_sync``), only then sends the messages, applies what is committed, and says ``done``. Nothing here
+reads a clock or draws lots: ``draw(a, b)`` is given.
+
+All or nothing, for the sake of changes: a change is proposed only when the one before it has been applied, and so the
+message that brings it tells that the one before is committed. Who had stored the entry and not that could stand for
+election under a configuration two changes old, whose majority need not meet today's.
 
 The rules stand in four files beside this one, by what they are about: ``election``, ``replication``, ``change``,
 ``reading``.
