@@ -149,8 +149,8 @@ class Admitted(PeerMessage):
     incarnation: Count
     number: Count = 0
     """Raft's for this member."""
-    addresses: tuple[Addresses, ...] = ()
-    """Of members, one entry for each; of a large cluster, some of them."""
+    addresses: tuple[tuple[str, ...], ...] = ()
+    """Of members, one entry for each."""
 
 
 class Request(PeerMessage):

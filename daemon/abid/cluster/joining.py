@@ -41,8 +41,9 @@ from abid.cluster.dialling import Race, Runner, unreachable, worst
 from abid.cluster.link import Link
 from abid.cluster.refusal import Code, PeerRefused, refused, said
 
-ANSWER_BYTES_MAX: Final = 256 * 1024
-"""Of an answer to a stranger: ADMITTED names the addresses of all members."""
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of an answer by a member: ADMITTED names the addresses of all members, of which a cluster has 10,000 at most. Who has
+shown no certificate that we believe says no more than a stranger may."""
 ANSWER_S: Final = 35.0
 """A little longer than the member gives itself, so that its own words come and not our impatience."""
 
@@ -79,7 +80,8 @@ class Question(Runner):
 
     def on_secured(self, link: Link) -> None:
         self._link = link
-        link.set_limit(ANSWER_BYTES_MAX)
+        if self._cluster is not None:
+            link.set_limit(ANSWER_BYTES_MAX)
         link.send(self._kind, self._message)
 
     def on_frame(self, link: Link, kind: int, payload: memoryview) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from abi.errors import AbiError, NodeUnreachable, Timeout
 from abi.wire.join_token import JoinToken
-from abi.wire.peers import Admitted, AuthorityAnswer, Join, PeerKind, Renew, Renewed
+from abi.wire.peers import STRANGER_BYTES_MAX, Admitted, AuthorityAnswer, Join, PeerKind, Renew, Renewed
 from abid.cluster import credentials as stored
 from abid.cluster import joining, tls, token
 from abid.cluster.authority import CERTIFICATE_S, Ended
@@ -46,7 +46,8 @@ class Admitting:
             self.uses -= 1
             subject = Subject(message.node, CLUSTER, 1)
             certificate = self._ca.authority.sign(message.request, subject, time.time())
-            stranger.answer(PeerKind.ADMITTED, Admitted(certificate, self._ca.secret, 1))
+            members = (("10.0.0.1:8081", "[fd00::1]:8081"),) * 10_000
+            stranger.answer(PeerKind.ADMITTED, Admitted(certificate, self._ca.secret, 1, 2, members))
 
 
 async def join(folder: Path, given: JoinToken, node: str = NEW, timeout_s: float = WAIT_S) -> Credentials:
@@ -143,6 +144,18 @@ def test_an_impostor_never_hears_the_secret(tmp_path: Path, whose: str) -> None:
         assert caught.value.code == Code.WRONG_CA
         assert [kind for kind, _ in impostor.heard] == [PeerKind.ASK_AUTHORITY]
         assert impostor.heard[0][1] == b"\x90"  # an empty array: nothing of ours was said
+
+    run(story())
+
+
+def test_an_impostor_cannot_make_us_read_much(tmp_path: Path) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        impostor = Impostor(tls.accepting(ca.member(A)), bytes(STRANGER_BYTES_MAX))
+        given = token.draw(fingerprint(bytes(STRANGER_BYTES_MAX)), CLUSTER, [await impostor.open()])
+        with pytest.raises(PeerRefused) as caught:
+            await join(tmp_path / "new", given)
+        assert caught.value.code == Code.OVERSIZED
 
     run(story())
 
