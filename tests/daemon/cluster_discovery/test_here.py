@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -132,19 +133,22 @@ def test_a_member_that_comes_back_is_met_again(make: Make) -> None:
 
 
 def test_what_peers_are_told_to_dial_can_be_set(make: Make) -> None:
-    """Here nobody passes anything on: that it is dialled is all."""
+    """Here nobody passes anything on: that it is dialled is all. The other says of itself what leads nowhere."""
     forwarded = free_tcp_port()
     with socket.create_server((host(9), forwarded)) as forwarder:
         forwarder.settimeout(30)
         make(2, options={"address": f"{host(9)}:{forwarded}"})
-        make(1)
+        make(1, options={"address": f"{host(8)}:1"})
         connection, _ = forwarder.accept()
         connection.close()
 
 
 def sockets_of(pid: int) -> set[str]:
-    """The inodes of the sockets that a process has."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    """The inodes of the sockets that a process has; one that it closes meanwhile may be among them or not."""
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(fd))
     return {link[8:-1] for link in links if link.startswith("socket:")}
 
 
