@@ -82,7 +82,7 @@ class CommandProcess:
             os.close(self._page_fd)
             self._theirs.close()
         self.page.running = record.number  # a supervisor has one call, and it runs from now on
-        self.channel.send(Kind.COMMAND, encode_items([msgspec.Raw(job.packed)]))
+        self.channel.send(Kind.COMMAND, encode_items([msgspec.Raw(job.packed_again if job.lost else job.packed)]))
 
     def _fail(self, why: str) -> None:
         """There is no process and will be none: the job ends here."""
@@ -142,6 +142,11 @@ class CommandProcess:
             failure = Failure("CommandFailed", describe_status(ended.status), task_name=job.name, host=self.node.host)
             end = End(record.seq, EndKind.ERROR, encode_failure(failure), record.attempt)
         self.node.core.on_results(self.core, [end], self.node.now(), None)
+
+    def on_lost(self, why: str) -> None:
+        """It died before its command had ended."""
+        if self._job is not None and self._job.attempt:
+            self._job.lost = why.partition("\n")[0]
 
     def _on_channel_closed(self, why: str) -> None:
         if why:

@@ -64,11 +64,19 @@ class Job:
     discarded_before: int = 0
     why_discarded: str = ""
     attempt: int = 0
+    lost: str = ""
+    """What ended the last attempt, if that was not the command itself."""
     watchers: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def command(self) -> Command:
         return _decode_command(self.packed)
+
+    @property
+    def packed_again(self) -> bytes:
+        """The same for the next attempt: whoever reads its output is told that it runs once more."""
+        remark = f"{self.lost}; the command is started again, attempt {self.attempt + 1}"
+        return msgspec.msgpack.encode(msgspec.structs.replace(self.command, remark=remark))
 
     def changed(self) -> None:
         for watcher in list(self.watchers):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from abi import exits
 from abi.processes import signal_name
+from abi.wire.names import to_bytes
 from abi.wire.schema import Interpreter, Setup
 from abid.commands import CommandProcess
 from abid.core.retry import Death
@@ -102,17 +103,18 @@ class Pool:
             if program is None:
                 self.processes[worker.number] = CommandProcess(self.node, worker, zygote)
                 return
+            world = program.program
             setup = Setup(
                 session=program.prefix,
                 submitter=worker.submitter,
                 namespace=program.namespace,
-                sys_path=program.program.sys_path,
-                directory=program.program.directory,
-                environment=program.program.environment,
-                main_path=program.program.main_path,
+                sys_path=list(map(to_bytes, world.sys_path)),
+                directory=to_bytes(world.directory),
+                environment={to_bytes(name): to_bytes(value) for name, value in world.environment.items()},
+                main_path=to_bytes(world.main_path),
                 gpu_ids=worker.gpu_ids,
                 host=self.node.host,
-                socket_path=self.node.socket_path,
+                socket_path=to_bytes(self.node.socket_path),
             )
             self.processes[worker.number] = WorkerProcess(self.node, worker, zygote, setup)
         except OSError as error:
@@ -186,6 +188,8 @@ class Pool:
         )
         if isinstance(process, WorkerProcess):
             death.last_started = process.page.started
+        elif running:
+            process.on_lost(death.text)
         self.node.core.on_exit(process.core, running, death, self.node.now())
         self.node.touch()
 
@@ -194,18 +198,19 @@ class Pool:
         if status < 0:  # the zygote's fork failed
             return Death(text=f"its worker could not be forked: {os.strerror(-status)}", started=False)
         stderr = process.stderr_tail(running)
+        who = _who(process)
         # One that left by itself, with zombies or enough calls behind it, may have been sent more just then.
         started = not process.page.left
         if os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-            text = f"its worker ended with exit code {code}"
+            text = f"{who} ended with exit code {code}"
             if code == exits.CUT_OFF and process.killed_because:  # it saw its connection end before the signal came
                 text += f" ({process.killed_because})"
             elif code == exits.CUT_OFF:
                 text += ", as it does when a task closed the connection to its daemon"
             return Death(text=text, exit_code=code, stderr=stderr, started=started)
         name = signal_name(os.WTERMSIG(status))
-        text = f"its worker was killed by {name}"
+        text = f"{who} was killed by {name}"
         oom = False
         if process.killed_because:
             text += f" ({process.killed_because})"
@@ -233,7 +238,8 @@ class Pool:
                 if process.pid == 0:
                     self._on_failed_start(process.core, why, zygote.is_broken)
                 else:
-                    self._report(process, running, Death(text=f"its worker's zygote ended: {why}", charged=False))
+                    text = f"{_who(process)}'s zygote ended: {why}"
+                    self._report(process, running, Death(text=text, charged=False))
         if self.on_zygote_gone is not None:
             self.on_zygote_gone()
 
@@ -276,3 +282,7 @@ class Pool:
     def empty(self) -> bool:
         """Whether nothing of ours runs any more, be it an orphan of a zygote that died."""
         return not (self._zygotes or self._leaving or self._sweeping)
+
+
+def _who(process: WorkerProcess | CommandProcess) -> str:
+    return "its worker" if isinstance(process, WorkerProcess) else "its supervisor"

@@ -114,8 +114,8 @@ class Zygote:
         self.channel.close("")
         tail = self.process.stderr_tail()
         self.process.close()
-        why = f"killed by {signal_name(-status)}" if status < 0 else f"exit code {status}"
-        why = self._killed_because or f"{self.interpreter.executable} ended with {why}"
+        why = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit code {status}"
+        why = self._killed_because or f"{self.interpreter.executable} {why}"
         self.is_broken = not self._ready and (status >= 0 or bool(self._killed_because))
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
 

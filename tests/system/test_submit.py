@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.harness import BIN, Daemon, Program, alive, await_gone, eventually, rss_bytes
+from tests.system.harness import BIN, Daemon, Program, alive, await_gone, eventually, parent_of, rss_bytes
 
 
 @pytest.fixture(scope="module")
@@ -578,6 +578,27 @@ def test_a_log_that_cannot_be_written_fails_its_job_alone(daemon: Daemon) -> Non
     finally:
         hidden.rename(jobs)
     assert daemon.run("abi", "submit", "--", "true").returncode == 0
+
+
+# It goes without its command.
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "zygote"])
+def test_a_command_that_is_started_again_says_so(daemon: Daemon, victim: str) -> None:
+    fifo = daemon.fifo(f"again-{victim}")
+    program = daemon.open("abi", "submit", "--", "sh", "-c", f"echo begun $$; read x < {fifo}; echo over")
+    (first,) = re.findall(rb"begun (\d+)\n", program.await_out(b"\n"))
+    supervisor = parent_of(int(first))
+    os.kill(supervisor if victim == "supervisor" else parent_of(supervisor), signal.SIGKILL)
+    program.await_err(b"the command is started again, attempt 2\n")
+    assert (b"abi: its supervisor was killed by SIGKILL" in program.err) == (victim == "supervisor")
+    assert (b"abi: its supervisor's zygote ended: " in program.err) == (victim == "zygote")
+    await_gone([int(first)])
+    release(fifo)
+    assert program.wait() == 0
+    (second,) = re.findall(rb"begun (\d+)\nover\n$", program.out)
+    assert program.out == b"begun %b\nbegun %b\nover\n" % (first, second)
+    assert show(daemon, "last")["attempt"] == 2
 
 
 # The daemon goes.

@@ -66,6 +66,8 @@ class _Supervisor:
         """Stream number by the read end that it comes from; a pipe that ended is not in it."""
 
     def run(self, command: Command) -> None:
+        if command.remark:
+            self.log.remark(command.remark)
         wakeups, wakeups_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeups_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -251,20 +251,21 @@ class Starting(Item):
 
 
 class Setup(Item):
-    """A worker's first frame: whose it is and what world it is to run in."""
+    """A worker's first frame: whose it is and what world it is to run in. Names of files and variables need be no text:
+    see ``abi.wire.names``."""
 
     session: bytes
     """8 bytes: node and session."""
     submitter: int
     namespace: str
-    sys_path: list[str]
-    directory: str
-    environment: dict[str, str]
-    main_path: str
+    sys_path: list[bytes]
+    directory: bytes
+    environment: dict[bytes, bytes]
+    main_path: bytes
     """File of the program's ``__main__``, or empty."""
     gpu_ids: list[str]
     host: str
-    socket_path: str
+    socket_path: bytes
     """The daemon's socket, for children that connect on their own (``ABI_SOCKET``)."""
 
 
@@ -345,12 +346,14 @@ class Exited(Item):
 
 class Command(Item):
     """What a supervisor runs, in bytes as the kernel wants it: a file's name need be no text. Output goes into the log
-    file that came with its FORK (see ``abi_worker.supervisor``)."""
+    file that came with its FORK (see ``abi_worker.supervisor``), behind the ``remark``, if there is one."""
 
     argv: list[bytes]
     directory: bytes
     environment: dict[bytes, bytes]
     log_bytes_max: int
+    remark: str = ""
+    """Why it is started again."""
 
 
 class CommandStarted(Item):

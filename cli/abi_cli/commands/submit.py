@@ -25,6 +25,9 @@ longer than --time-limit, 130 if it was cancelled, 1 if it was lost; 75 if the q
 74 instead of 0 if it wrote more than jobs.log_bytes_max, or the disk was full: the rest was discarded.
 Nothing is on the command's standard input. One Ctrl-C leaves the job running, a second one within 2 s cancels it: it
 gets SIGTERM, and is killed if it still runs after workers.interrupt_grace_ms (2 s), as at its --time-limit.
+A command that ended is never run again, however it ended. One whose supervisor, the process of ours that watches it,
+was killed is killed with it and started again, at most 3 times, or tasks.uncharged_starts_max (16) times where the
+zygote above it died; a line on stderr says so.
 """
 JSON = JSON_OF_OUTPUT
 SECOND_INTERRUPT_S = 2.0
