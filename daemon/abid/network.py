@@ -137,6 +137,10 @@ def _remove(node: Node, words: Words, answer: Answer) -> None:
     node.network.answer_later(answer, node.network.cluster.remove(str(words["target"])))
 
 
+def _register(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.register(str(words["host"])))
+
+
 def _name(op: str) -> Callable[[Node, Words, Answer], None]:
     def handle(node: Node, words: Words, answer: Answer) -> None:
         owner = str(words.get("owner") or node.identity.hex())
@@ -147,6 +151,7 @@ def _name(op: str) -> Callable[[Node, Words, Answer], None]:
 
 OPERATIONS: Final[dict[str, Callable[[Any, Words, Answer], None]]] = {
     "network-status": _status,
+    "network-register": _register,
     "network-remove": _remove,
     "cluster-init": _init,
     "cluster-token": _token,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from abi.wire import join_token
 from tests.system.harness import Daemon, all_pids, eventually
 
 CONFIG = '[network]\nbind = "127.0.0.1"\nport = 0\ndiscovery_enabled = false\n'
@@ -279,3 +280,37 @@ def test_a_member_with_a_restored_disk_goes_on_as_a_new_one(hosts: Hosts) -> Non
     )
     assert [node["number"] for node in told["nodes"] if node["id"] == after["node"]] == [after["number"]]
     assert len(told["nodes"]) == 3
+
+
+def test_an_address_that_was_registered_is_dialled_when_the_host_joins(hosts: Hosts) -> None:
+    """And it outlives a restart of the daemon."""
+    one, two = hosts.add(2)
+    one.json("abi", "cluster", "init")
+    place = status(one)["nodes"][0]["address"]
+    done = two.run("abi", "network", "register", "--host", place)
+    assert (done.returncode, done.stdout) == (0, f"{place} is remembered\n")
+    assert "`abi cluster join`" in done.stderr
+    assert listening(two.pid) == []
+    two.kill(signal.SIGKILL)
+    two.wait()
+    two.start()
+    read = join_token.parse(token_of(one))
+    nowhere = join_token.to_text(read._replace(addresses=("127.0.0.1:1",)))
+    assert len(join(two, nowhere)["nodes"]) == 2
+    assert two.json("abi", "network", "register", "--host", place)["joined"] is True
+    assert refused(two, "abi", "network", "register", "--host", "a:b:c")["code"] == "usage"
+    assert refused(two, "abi", "network", "register", "--host", "no.such.host.invalid")["code"] == "not_found"
+
+
+def test_a_member_that_moved_says_where_it_is(hosts: Hosts) -> None:
+    one, two = hosts.cluster(2)
+    two.kill(signal.SIGKILL)
+    two.wait()
+    two.config_file.write_text(CONFIG + 'address = "localhost"\n')
+    two.start()
+    node = status(two)["node"]
+
+    def moved(told: Any) -> bool:
+        return any(n["id"] == node and n["address"].startswith("localhost:") for n in told["nodes"])
+
+    await_status(one, moved, "its new address is known")

@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = subcommands(parser)
     add("list", "the hosts, one a line", _list)
     add("status", "the cluster as this host sees it", _status)
+    register = add("register", "dial a host, now and after every start", _register)
+    register.add_argument("--host", required=True, metavar="HOST[:PORT]", help="where its daemon listens")
     remove = add("remove", "send a host away, for good: its certificate is refused from then on", _remove)
     remove.add_argument("node", metavar="NODE", help="its id, any unique start of it, or its name")
 
@@ -65,6 +67,18 @@ def _status(arguments: argparse.Namespace) -> int:
     print(text.facts(pairs))
     print()
     print(_table(told))
+    return exits.OK
+
+
+def _register(arguments: argparse.Namespace) -> int:
+    told = _ask("network-register", host=arguments.host)
+    if arguments.json:
+        json.write(told)
+        return exits.OK
+    where = ", ".join(told["registered"])
+    print(f"{where} is remembered" + (", and dialled" if told["joined"] else ""))
+    if not told["joined"]:
+        text.note("this host belongs to no cluster yet: `abi cluster join` on it, with a token of theirs, joins")
     return exits.OK
 
 

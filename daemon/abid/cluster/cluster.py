@@ -18,7 +18,7 @@ from abi import addresses
 from abi.config import Config
 from abi.errors import AbiError, NetworkDisabled, UsageError
 from abi.wire import join_token
-from abid.cluster import certificates, credentials, interfaces, joining, secret, standing, token
+from abid.cluster import certificates, credentials, finding, interfaces, joining, secret, standing, token
 from abid.cluster.about import of_none
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
@@ -154,7 +154,7 @@ class Cluster:
         async with self._busy:
             self._check_alone()
             read = join_token.parse(text)
-            read = read._replace(addresses=(*places, *read.addresses))
+            read = read._replace(addresses=(*places, *finding.registered(self._folder), *read.addresses))
             key, request = certificates.new_key_and_request(joining.subject_for(read, self.node))
             port = await self._free_port()
             authority, admitted = await joining.join(
@@ -175,6 +175,15 @@ class Cluster:
     def node_is_known(member: Member) -> bool:
         """Whether the facts that it has name itself."""
         return member.number in member.consensus.facts.members
+
+    async def register(self, text: str) -> dict[str, Any]:
+        """Dial this host now, and remember it. Raises NetworkDisabled, UsageError, NameUnknown."""
+        if not self.is_enabled:
+            raise NetworkDisabled()
+        if self.member is None or self.member.discoverer is None:
+            return await finding.remember(self._folder, text, self.config.integer("network.port"))
+        found = await self.member.discoverer.register(text)
+        return {"registered": [str(address) for address in found], "joined": True}
 
     async def leave(self, *, force: bool = False) -> dict[str, Any]:
         """Be alone again. ``force``: whether the cluster hears of it or not. Raises NotMember, NoLeader, Refused."""
@@ -304,6 +313,7 @@ class Cluster:
         self.addresses = member.peers.addresses = self._addresses_at(self.port)
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
+        member.announce(self._host, self.addresses)
 
     def _on_forgotten(self, peer: Peer, missing: str) -> None:
         """This host's disk was restored: go on as somebody who has promised nothing."""

@@ -22,13 +22,14 @@ import msgspec
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, leading, vetting
+from abid.cluster import admission, asking, finding, leading, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.asking import Asking
 from abid.cluster.authority import Authority
 from abid.cluster.consensus import Consensus
 from abid.cluster.credentials import Credentials
+from abid.cluster.discovery import Discoverer
 from abid.cluster.door import Stranger
 from abid.cluster.health import Health
 from abid.cluster.leading import Leading
@@ -38,6 +39,7 @@ from abid.cluster.reach import Reach
 from abid.cluster.refusal import Code
 from abid.cluster.requests import Requests
 from abid.cluster.vetting import Vetting
+from abid.core.cluster import commands
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 
 MESSAGES_MAX: Final = 1_000
 """Of Raft in one frame; a leader has far fewer for one member."""
+ANNOUNCE_S: Final = 600.0
+"""For a leader to be found; a host that moved is found by the others' beacons meanwhile."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
@@ -66,6 +70,7 @@ class Member:
         on_forgotten: Callable[[Peer, str], None],
     ) -> None:
         self.config = config
+        self._identity = identity
         self.node = identity.node.hex()
         self.number = number
         self.folder: Path = credentials.folder
@@ -74,6 +79,7 @@ class Member:
         self.hints: tuple[str, ...] = ()
         """Addresses to dial while the facts name nobody yet: a newcomer's."""
         self._loop = loop
+        self.discoverer: Discoverer | None = None
         self.on_forgotten = on_forgotten
         """Told when others remember more of this host than it does itself."""
         self._on_failure = on_failure
@@ -117,12 +123,19 @@ class Member:
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
         """Open the port, and take part. Returns the port. Raises ConfigError."""
         port = await self.peers.listen(hosts, port, may_move=may_move)
+        self.discoverer = finding.discoverer(
+            self._loop, self.config, self._identity, self.credentials.secret, port, self.folder, self.peers,
+            self._connection_timeout_s,
+        )  # fmt: skip
+        self.discoverer.start()
         self.consensus.start()
         self.health.start()
         return port
 
     def close(self) -> None:
         """Say goodbye. What was to be stored is stored."""
+        if self.discoverer is not None:
+            self._loop.create_task(self.discoverer.stop())
         self.health.close()
         self._leading.close()
         self.consensus.close()
@@ -191,6 +204,8 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
+        if self.discoverer is not None:
+            self.discoverer.on_connected(bytes.fromhex(peer.node))
         self._later(self._vetting.ask(peer))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
@@ -233,6 +248,8 @@ class Member:
     def on_closed(self, peer: Peer, orderly: bool) -> None:
         self.requests.on_closed(peer)
         self._vetting.forget(peer)
+        if self.discoverer is not None:
+            self.discoverer.on_closed(bytes.fromhex(peer.node))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.consensus.connection_lost(member.number)
@@ -254,9 +271,25 @@ class Member:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
+    def announce(self, name: str, places: tuple[str, ...]) -> None:
+        """See that the cluster knows where this host is; it may have moved while its daemon was down."""
+        self._later(self._announce(name, places))
+
+    async def _announce(self, name: str, places: tuple[str, ...]) -> None:
+        await self.wait(lambda: self.consensus.leader != 0 and self.number in self.consensus.facts.members, ANNOUNCE_S)
+        known = self.consensus.facts.members.get(self.number)
+        if known is None or (known.name, known.addresses) == (name, places):
+            return
+        try:
+            await self.asking.command(commands.Announce, number=self.number, name=name, addresses=places)
+        except AbiError as error:
+            log.warning("the cluster does not know where this host is now: %s", error)
+
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
         self.consensus.step_down()
+        if self.discoverer is not None:
+            self.discoverer.on_woken()
 
     def _on_change(self) -> None:
         """Facts, voters, leader, or somebody's health."""

@@ -1,0 +1,79 @@
+"""Discovery for a member: what is found is dialled as any member is, and who answers must be one.
+
+Discovery never founds and never admits. It proposes addresses; whether a member of our cluster is behind one is for its
+certificate to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from abi.config import Config
+from abid.cluster import lookup, remembered
+from abid.cluster.discovery import DEFAULT_PORT, Discoverer, Options
+from abid.cluster.peers import Peers
+from abid.cluster.secret import beacon_key
+from abid.core.dialling import Address
+from abid.core.discovery import Peer as Place
+from abid.state import Identity
+
+log = logging.getLogger(__name__)
+
+
+def discoverer(
+    loop: asyncio.AbstractEventLoop,
+    config: Config,
+    identity: Identity,
+    secret: bytes,
+    port: int,
+    folder: Path,
+    peers: Peers,
+    timeout_s: Callable[[], float],
+) -> Discoverer:
+    """One for this member; ``secret`` is the cluster's, ``port`` where it listens. Raises ConfigError, UsageError."""
+
+    async def dial(address: Address, node: bytes) -> bytes:
+        peer = await peers.dial([str(address)], timeout_s(), node.hex() or None)
+        return bytes.fromhex(peer.node)
+
+    options = Options(
+        enabled=config.boolean("network.discovery_enabled"),
+        port=config.integer("network.port"),
+        interval_ms=config.integer("network.broadcast_interval_ms"),
+        bind=config.text("network.bind"),
+        address=config.text("network.address"),
+        seeds=config.texts("network.seeds"),
+        subnets=config.texts("network.subnets"),
+        exec_hook=config.text("network.exec_hook"),
+    )
+    return Discoverer(
+        loop, options, node=identity.node, boot=identity.incarnation, keys=[beacon_key(secret)], listening=port,
+        folder=folder, dial=dial,
+    )  # fmt: skip
+
+
+async def remember(folder: Path, text: str, port: int) -> dict[str, Any]:
+    """A person names a host to one that is in no cluster: it is kept for the day when it joins.
+
+    Raises UsageError and ``lookup.NameUnknown``.
+    """
+    found = await lookup.resolved([lookup.parse(text, port or DEFAULT_PORT)])
+    if not found:
+        raise lookup.NameUnknown(f"nothing is known of a host {text!r}", hint="is it spelled right?")
+    _keep(folder, found)
+    return {"registered": [str(address) for address in found], "joined": False}
+
+
+def _keep(folder: Path, found: list[Address]) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = [place for place in remembered.load(folder) if place.address not in found]
+    remembered.save(folder, [*known, *(Place(address, b"", True) for address in found)])
+
+
+def registered(folder: Path) -> tuple[str, ...]:
+    """What a person named, before this host joined."""
+    return tuple(str(place.address) for place in remembered.load(folder) if place.is_registered)
