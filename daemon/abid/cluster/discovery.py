@@ -97,7 +97,7 @@ class Discoverer:
         self._is_started = False
         seeds = [lookup.parse(text, self._port) for text in options.seeds]
         self._names = [place for place in seeds if not lookup.is_address(place.host)]
-        self._seeds = [Address(place.host, place.port) for place in seeds if lookup.is_address(place.host)]
+        self._seeds = [lookup.address_of(place) for place in seeds if lookup.is_address(place.host)]
         self._told = lookup.parse(options.address, listening) if options.address else None
         has_told_name = self._told is not None and not lookup.is_address(self._told.host)
         self._told_addresses = [Address(*self._told)] if self._told is not None and not has_told_name else []

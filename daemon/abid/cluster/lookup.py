@@ -66,6 +66,11 @@ def parse(text: str, default_port: int) -> Place:
     return Place(host, default_port if port is None else port)
 
 
+def address_of(place: Place) -> Address:
+    """Of a place whose host is an address, in the one spelling that the rules compare."""
+    return Address(str(ipaddress.ip_address(place.host)), place.port)
+
+
 async def resolved(places: Iterable[Place], within_s: float = NAMES_S) -> list[Address]:
     """What these stand for. A name that is not found in time is left out.
 
@@ -94,7 +99,7 @@ async def resolved(places: Iterable[Place], within_s: float = NAMES_S) -> list[A
 
 def _look_up(place: Place) -> list[Address]:
     if is_address(place.host):
-        return [Address(str(ipaddress.ip_address(place.host)), place.port)]
+        return [address_of(place)]
     try:
         answers = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

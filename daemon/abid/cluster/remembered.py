@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from abid.cluster.lookup import is_address
-from abid.core.dialling import Address
+from abid.cluster.lookup import Place, address_of, is_address
 from abid.core.discovery import REMEMBERED_MAX, Peer
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def _peer(entry: Any) -> Peer:
         raise ValueError(f"{port!r} is no port")
     if len(node) not in (0, 4):
         raise ValueError(f"{entry['node']!r} is no node")
-    return Peer(Address(host, port), node, entry["registered"] is True)
+    return Peer(address_of(Place(host, port)), node, entry["registered"] is True)
 
 
 def _put_aside(path: Path, error: Exception) -> None:

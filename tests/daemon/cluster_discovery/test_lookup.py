@@ -39,6 +39,12 @@ def test_what_is_no_place_is_said(text: str) -> None:
         lookup.parse(text, PORT)
 
 
+def test_one_address_has_one_spelling() -> None:
+    assert (
+        lookup.address_of(Place("FD00:0:0::07", 1)) == lookup.address_of(Place("fd00::7", 1)) == Address("fd00::7", 1)
+    )
+
+
 def test_addresses_need_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("asked the resolver"))
     found = asyncio.run(lookup.resolved([Place("10.0.0.2", 1), Place("FD00:0::7", 2), Place("10.0.0.2", 1)]))
