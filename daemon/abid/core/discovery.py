@@ -126,8 +126,7 @@ class Discovery:
         self.own = own
         self.settings = settings
         self.dialling = Dialling(own)
-        self.connected: dict[bytes, int] = {}
-        """How many connections there are to each."""
+        self.connected: set[bytes] = set()
         self.peers: dict[Address, Peer] = {}
         """What is on disk, whoever was met last at the end."""
         self._announced: dict[bytes, tuple[Address, ...]] = {}
@@ -227,16 +226,15 @@ class Discovery:
         return self._remember(Peer(address, node, known.is_registered))
 
     def on_connected(self, node: bytes) -> list[Effect]:
-        """There is a connection to it, whoever dialled."""
-        self.connected[node] = self.connected.get(node, 0) + 1
+        """There is a connection to it, whoever dialled; said again, nothing changes."""
+        self.connected.add(node)
         return self._remember_announced(node)
 
     def on_closed(self, node: bytes, now: int) -> None:
-        """A connection to it ended."""
-        count = self.connected.pop(node, 0) - 1
-        if count > 0:
-            self.connected[node] = count
+        """There is none to it any more."""
+        if node not in self.connected:
             return
+        self.connected.discard(node)
         self.dialling.on_closed(node, now, self._lots())
         if not self.connected:
             self._search.restart(now)

@@ -14,6 +14,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Member:
         self.listening = words.get("listening", 9000)
         self.only_loopback = words.get("only_loopback", "")
         self.connections: set[asyncio.Task[None]] = set()
+        self.counts: Counter[bytes] = Counter()
         options = {"find": self._find} if self.only_loopback else {}
         self.discoverer = Discoverer(
             asyncio.get_running_loop(),
@@ -87,6 +89,7 @@ class Member:
 
     def _connected(self, node: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
         say(event="connected", node=node.hex(), address=address)
+        self.counts[node] += 1
         self.discoverer.on_connected(node)
         task = asyncio.get_running_loop().create_task(self._until_closed(node, reader, writer))
         self.connections.add(task)
@@ -97,7 +100,9 @@ class Member:
             await reader.read()
         writer.close()
         say(event="closed", node=node.hex())
-        self.discoverer.on_closed(node)
+        self.counts[node] -= 1
+        if not self.counts[node]:
+            self.discoverer.on_closed(node)
 
     async def obey(self, words: list[str]) -> None:
         match words:
