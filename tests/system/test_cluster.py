@@ -24,14 +24,14 @@ class Hosts:
     def __init__(self) -> None:
         self.daemons: list[Daemon] = []
 
-    def add(self, count: int = 1) -> list[Daemon]:
-        added = [Daemon(config=CONFIG, cpus=1) for _ in range(count)]
+    def add(self, count: int = 1, before: str = "") -> list[Daemon]:
+        added = [Daemon(config=CONFIG, cpus=1, before=before) for _ in range(count)]
         self.daemons += added
         return added
 
-    def cluster(self, count: int) -> list[Daemon]:
+    def cluster(self, count: int, before: str = "") -> list[Daemon]:
         """So many members, the first of which founded it and leads; all that should vote do."""
-        hosts = self.add(count)
+        hosts = self.add(count, before)
         assert hosts[0].json("abi", "cluster", "init")["role"] == "leader"
         if count > 1:
             token = token_of(hosts[0], uses=count - 1)
@@ -314,3 +314,33 @@ def test_a_member_that_moved_says_where_it_is(hosts: Hosts) -> None:
         return any(n["id"] == node and n["address"].startswith("localhost:") for n in told["nodes"])
 
     await_status(one, moved, "its new address is known")
+
+
+SHORT_LIVED = """
+import abid.cluster.authority, abid.cluster.renewal
+abid.cluster.authority.CERTIFICATE_S = 6
+abid.cluster.renewal.LOOK_S = 0.1
+abid.cluster.renewal.AGAIN_S = 0.5
+"""
+
+
+def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
+    one, two = hosts.cluster(2, before=SHORT_LIVED)
+    ends = {host: status(host)["certificate_ends_s"] for host in (one, two)}
+    for host in (one, two):
+        await_status(host, lambda told, host=host: told["certificate_ends_s"] > ends[host] + 6, "renewed, and again")
+    told = await_status(two, lambda told: all(node["connected"] for node in told["nodes"]), "connected still, or again")
+    assert told["leader"] == status(one)["node"]
+
+
+def test_a_host_that_slept_through_the_end_of_its_certificate_is_renewed_once(hosts: Hosts) -> None:
+    one, two = hosts.cluster(2, before=SHORT_LIVED)
+    two.kill(signal.SIGKILL)
+    two.wait()
+    (two.state_dir / "cluster" / "ca.key").unlink(missing_ok=True)
+    ended = time.time() + 6.5
+    eventually(lambda: time.time() > ended, "its certificate has run out")
+    two.start()
+    assert "asking for one renewal" in two.log()
+    told = await_status(two, lambda told: told.get("leader"), "it is a member as before")
+    assert told["leader"] == status(one)["node"]

@@ -92,7 +92,11 @@ class Admission:
 
     async def on_renew_own(self, peer: Peer, body: Body) -> Body:
         """A member asks for itself, over its own connection, while its certificate is good."""
-        return {"certificate": self._authority().sign(body["request"], self._subject(peer.node), time.time())}
+        return {"certificate": self.certify(peer.node, body["request"])}
+
+    def certify(self, node: str, request: bytes) -> bytes:
+        """As the leader, for a member whose certificate is good. Raises AbiError."""
+        return self._authority().sign(request, self._subject(node), time.time())
 
     async def admit(self, message: Join) -> Admitted:
         """Raises Denied and what the cluster could not do."""

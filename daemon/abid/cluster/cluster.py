@@ -27,6 +27,7 @@ from abid.cluster.door import PORTS_TRIED_MAX
 from abid.cluster.member import Member
 from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code
+from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
 from abid.core.cluster import commands
@@ -100,7 +101,9 @@ class Cluster:
         found = credentials.load(self._folder) if (self._folder / credentials.MEMBER).exists() else None
         if found is None or not self.is_enabled:
             return
-        await self._be(found, standing.load(self._folder))
+        stands = standing.load(self._folder)
+        timeout_s = self.config.integer("network.connection_timeout_ms") / 1000
+        await self._be(await renewed_if_ended(found, stands.hints, timeout_s), stands)
 
     def use(self, config: Config) -> None:
         """The configuration is another."""

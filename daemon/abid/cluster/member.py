@@ -37,6 +37,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
 from abid.cluster.refusal import Code
+from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Requests
 from abid.cluster.vetting import Vetting
 from abid.core.cluster import commands
@@ -100,6 +101,7 @@ class Member:
         )
         self._leading = Leading(self, loop)
         self._admission = Admission(self)
+        self._renewal = Renewal(self, loop)
         self._vetting = Vetting(self, about_this_host(config))
         self.requests = Requests(loop)
         self.asking = Asking(
@@ -130,6 +132,7 @@ class Member:
         self.discoverer.start()
         self.consensus.start()
         self.health.start()
+        self._renewal.look()
         return port
 
     def close(self) -> None:
@@ -137,6 +140,7 @@ class Member:
         if self.discoverer is not None:
             self._loop.create_task(self.discoverer.stop())
         self.health.close()
+        self._renewal.close()
         self._leading.close()
         self.consensus.close()
         self.reach.close()
@@ -155,6 +159,17 @@ class Member:
         except TimeoutError:
             return False
         return True
+
+    def use(self, found: Credentials) -> None:
+        """Our certificate is another one now."""
+        self.credentials = found
+        self.peers.use(found)
+
+    async def certify(self, request: bytes) -> bytes:
+        """A certificate (DER) of our own for another key. Raises AbiError."""
+        if self.consensus.is_leader:
+            return self._admission.certify(self.node, request)
+        return await certificate_of(self, request)
 
     # Who is who.
 

@@ -1,0 +1,95 @@
+"""That this host's certificate does not run out while it is up; connections made with one that did are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from abi.errors import AbiError
+from abid.cluster import admission, credentials, joining
+from abid.cluster.authority import is_renewal_due
+from abid.cluster.credentials import Credentials
+
+if TYPE_CHECKING:
+    from abid.cluster.member import Member
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 60.0
+"""Between two looks at the calendar: clocks jump, hosts sleep."""
+AGAIN_S: Final = 600.0
+"""After an attempt that failed; there are ten days for it."""
+
+
+class Renewal:
+    """Looks once a minute; renews when two thirds of the time are over."""
+
+    def __init__(self, member: Member, loop: asyncio.AbstractEventLoop) -> None:
+        self._member = member
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    def look(self) -> None:
+        """What the calendar asks for now, and again in a minute."""
+        self._timer = self._loop.call_later(LOOK_S, self.look)
+        now, own = time.time(), self._member.credentials
+        self._member.peers.end_outdated(now)
+        is_due = is_renewal_due(own.not_before, own.not_after, now)
+        if is_due and self._task is None and self._loop.time() >= self._not_before:
+            self._not_before = self._loop.time() + AGAIN_S
+            self._task = self._loop.create_task(self._renew())
+            self._task.add_done_callback(self._on_done)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the certificate could not be renewed, and ends at %.0f: %s", self._not_after, error)
+
+    @property
+    def _not_after(self) -> float:
+        return self._member.credentials.not_after
+
+    async def _renew(self) -> None:
+        member = self._member
+        own = member.credentials
+        key, request = credentials.next_request(own.folder, own.subject)
+        certificate = await member.certify(request)
+        member.use(credentials.store_member(own.folder, own.authority_certificate, certificate, key, own.secret))
+        log.info("the certificate was renewed")
+
+
+async def renewed_if_ended(found: Credentials, places: tuple[str, ...], timeout_s: float) -> Credentials:
+    """At a start: a certificate that ran out while this host slept is renewed first, once, with proof of its key. Who
+    holds the authority's key signs for itself.
+
+    Raises PeerRefused, NodeUnreachable, CertificateError, OSError.
+    """
+    if time.time() < found.not_after:
+        return found
+    authority = credentials.load_authority(found.folder)
+    if authority is not None:
+        key, request = credentials.next_request(found.folder, found.subject)
+        certificate = authority.sign(request, found.subject, time.time())
+        return credentials.store_member(found.folder, authority.certificate, certificate, key, found.secret)
+    log.warning("the certificate of this host ran out; asking for one renewal")
+    return await joining.renew_ended(found, places, timeout_s)
+
+
+async def certificate_of(member: Member, request: bytes) -> bytes:
+    """For ourselves, from whoever leads. Raises AbiError."""
+    leader = member.node_of(member.consensus.leader)
+    if leader is None:
+        raise AbiError("no host leads the cluster just now", code="unavailable")
+    peer = await member.reach.peer(leader)
+    said = await member.requests.ask(peer, admission.RENEW_OWN, {"request": request}, member.request_timeout_s())
+    return bytes(said["certificate"])
