@@ -2,8 +2,9 @@
 
 It is started at its first need and sleeps in one of three ways:
 
-- PARKED: nothing is under way, or a caller receives and nothing has come for a while. Only a kick (one write to an
-  eventfd) wakes it; a caller that stops receiving kicks.
+- PARKED: nothing is under way, or a caller receives and nothing has come for a while. A kick (one write to an
+  eventfd) wakes it; a caller that stops receiving kicks. So does the end of the connection, which is dealt with at
+  once: then the next call finds another, or none, rather than being what was under way when it was lost.
 - WATCHING: answers or releases are due, without hurry. While callers receive it looks every ``TICK_MS`` and leaves
   the socket alone, since waking beside each caller's answer would cost that caller more than it saves; else it
   waits for the socket.
@@ -106,7 +107,8 @@ class Helper:
                 self._link.flush()
                 idle = 0
             elif self.state == PARKED:
-                self._sleep(-1, socket_too=False)
+                if self._sleep(-1, select.POLLRDHUP):
+                    self.watch()
                 idle, seen = 0, -1
             else:
                 moved = seen != self.seen
@@ -122,9 +124,9 @@ class Helper:
         if link.lost:
             link.receive_now()
             if link.lost:  # another thread tries for a connection
-                self._sleep(TICK_MS, socket_too=False)
+                self._sleep(TICK_MS)
             return True
-        readable = self._sleep(TICK_MS if attended else ALONE_MS, socket_too=not attended)
+        readable = self._sleep(TICK_MS) if attended else self._sleep(ALONE_MS, select.POLLIN)
         if self.state == DUE:
             return True
         if link.outbox or link.releases:
@@ -143,17 +145,17 @@ class Helper:
         if link.outbox or link.releases or (link.busy() and not link.is_led):
             self.state = WATCHING
 
-    def _sleep(self, timeout_ms: int, *, socket_too: bool) -> bool:
-        """Whether the connection has something to read; a kick ends the sleep as well."""
+    def _sleep(self, timeout_ms: int, of_socket: int = 0) -> bool:
+        """Whether the connection has what was asked for, POLLIN or POLLRDHUP; a kick ends the sleep as well."""
         poll = select.poll()
         poll.register(self._eventfd, select.POLLIN)
         own = -1
-        if socket_too:
+        if of_socket:
             own = self._link.sock.fileno()
             if own < 0:
                 time.sleep(LINGER_S)
                 return False
-            poll.register(own, select.POLLIN)
+            poll.register(own, of_socket)
         ready = poll.poll(timeout_ms)
         if any(fd == self._eventfd for fd, _event in ready):
             with contextlib.suppress(BlockingIOError):

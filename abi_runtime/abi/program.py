@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from abi import errors, paths
 from abi.guard import uninterrupted
@@ -25,7 +25,23 @@ if TYPE_CHECKING:
     from abi.wire.schema import Welcome
 
 _PRIVATE: Final = ("private", "local")
+
+
+class _Asked(NamedTuple):
+    """What ``init`` was asked for; as it stands here, what it would be at first use."""
+
+    address: str | None = None
+    num_cpus: float | None = None
+    resources: dict[str, float] | None = None
+    namespace: str = "default"
+    log_to_driver: bool = True
+
+
 _starting = threading.RLock()
+_opened: Session | None = None
+"""The program's session, be it that it has ended since; None before the first and after ``shutdown``."""
+_asked = _Asked()
+"""How it was opened. One that ended while nothing was unfinished is followed by another of its kind."""
 _daemon: PrivateDaemon | None = None
 _early: PrivateDaemon | None = None
 """Started, and not waited for yet."""
@@ -54,7 +70,7 @@ def init(
             if ignore_reinit_error or sessions.current().submitter:
                 return
             raise RuntimeError("this program is connected already: abi.shutdown() first, or ignore_reinit_error=True")
-        _connect(address, num_cpus, resources, namespace, log_to_driver)
+        _connect(_Asked(address, num_cpus, resources, namespace, log_to_driver))
 
 
 def is_initialized() -> bool:
@@ -67,8 +83,9 @@ def _is_connected() -> bool:
 
 
 def shutdown() -> None:
-    """End the session: unfinished work is cancelled, a private daemon ends. Nothing happens if there is none."""
-    global _daemon, _early
+    """End the session: unfinished work is cancelled, a private daemon ends. One that was lost is
+    forgotten. Nothing happens if there is none. The next use of abi begins another."""
+    global _daemon, _early, _opened, _asked
     with _starting:
         daemons = [daemon for daemon in (_daemon, _early) if daemon is not None]
         _daemon = _early = None
@@ -79,6 +96,10 @@ def shutdown() -> None:
             if session.submitter == 0:
                 session.close()
                 sessions.set_current(None)
+        elif _opened is not None:  # it was lost
+            _opened.close()
+            sys.modules["abi.session"].set_current(None)
+        _opened, _asked = None, _Asked()
         for daemon in daemons:
             daemon.stop()
 
@@ -87,7 +108,8 @@ def begin() -> None:
     """If it is plain that a private daemon will be needed, start it now and wait for it later."""
     global _early
     with _starting:
-        if _early is None and not _is_connected() and _is_supported() and not _is_found(None):
+        is_plain = _asked == _Asked() and (_opened is None or not _opened.is_work_lost)
+        if _early is None and is_plain and not _is_connected() and _is_supported() and not _is_found(None):
             _early = PrivateDaemon(None, None)
     _load_wire()
 
@@ -100,28 +122,24 @@ def _load_wire() -> None:
 
 
 def connect_at_first_use(previous: Session | None) -> Session:
-    """What ``current`` calls without a session. Raises SessionLost after one that was lost: its references are gone."""
+    """What ``current`` calls without a session. Raises SessionLost after one that was lost with unfinished work, until
+    ``init`` or ``shutdown`` says that this is known; who lost nothing goes on with the next."""
     from abi import session as sessions
 
     with _starting:
         session = sessions.active()
         if session is not None:
             return session
-        if previous is not None:
+        if previous is not None and (previous.submitter or previous.is_work_lost):
             previous.check()
-        return _connect(None, None, None, "default", True)
+        return _connect(_asked)
 
 
-def _connect(
-    address: str | None,
-    num_cpus: float | None,
-    resources: dict[str, float] | None,
-    namespace: str,
-    log_to_driver: bool,
-) -> Session:
-    global _daemon
+def _connect(asked: _Asked) -> Session:
+    global _daemon, _opened, _asked
     if not _is_supported():
         raise errors.Refused(f"abi runs on Linux 5.4 and newer, and this is {sys.platform}")
+    address, num_cpus, resources, namespace, log_to_driver = asked
     found = None if address in _PRIVATE or not _is_found(address) else _find(address, namespace)
     if found is not None:
         private = None
@@ -139,7 +157,8 @@ def _connect(
     if _daemon is not None:
         _daemon.stop()
     _daemon = private
-    return _open(sock, welcome, path, namespace, log_to_driver)
+    _opened, _asked = _open(sock, welcome, path, namespace, log_to_driver), asked
+    return _opened
 
 
 def _private(num_cpus: float | None, resources: dict[str, float] | None) -> PrivateDaemon:
@@ -247,8 +266,9 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     """The child has neither the parent's session nor its daemon, and may connect on its own."""
-    global _daemon, _early, _starting
-    _daemon = _early = None
+    global _daemon, _early, _starting, _opened, _asked
+    _daemon = _early = _opened = None
+    _asked = _Asked()
     _starting = threading.RLock()
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RETURN_SECONDS: Final = 10.0
 """As long as a daemon keeps a session whose connection is gone (DESIGN.md)."""
 PAUSE_SECONDS: Final = 0.05
+IDLE_PAUSE_SECONDS: Final = 1.0
+"""Between two attempts while nothing is unfinished, which may be for days: the program misses nothing."""
 RETURNS_APART_SECONDS: Final = 1.0
 """Between two returns, at least: a daemon that drops us again and again is not to be kept busy with telling it all."""
 
@@ -43,7 +45,9 @@ class Returner:
         self._token = token
         self._private = private
         self._deadline = 0.0
-        """Of the loss that is being dealt with; 0 while there is none."""
+        """Of the loss that is being dealt with; 0 while there is none, or nothing is unfinished and so nothing lost."""
+        self._idle_until = -math.inf
+        """No attempt before, unless something is unfinished."""
         self._returned = -math.inf
 
     def __call__(self) -> float | None:
@@ -56,14 +60,15 @@ class Returner:
             final = f"the daemon ended this session: {why}"
         elif self._private is not None:
             final = self._private.how_it_ended()
-        elif now - self._returned < RETURNS_APART_SECONDS:
+        elif now < (self._idle_until if not session.pending else self._returned + RETURNS_APART_SECONDS):
             return PAUSE_SECONDS
         else:
-            self._deadline = self._deadline or now + RETURN_SECONDS
+            self._deadline = (self._deadline or now + RETURN_SECONDS) if session.pending else 0.0
+            self._idle_until = now + IDLE_PAUSE_SECONDS
             try:
                 sock, welcome = connect(self._path, self._namespace, session.prefix.hex(), self._token)
             except (OSError, errors.Busy) as problem:
-                if time.monotonic() <= self._deadline:
+                if not self._deadline or time.monotonic() <= self._deadline:
                     return PAUSE_SECONDS
                 final = (
                     f"the connection to the daemon was lost ({why}) and nobody answered at {self._path} "
@@ -75,6 +80,7 @@ class Returner:
                 self._token = welcome.token or self._token
                 self._go_on(sock, welcome.resumed, bytes.fromhex(welcome.session))
                 self._deadline, self._returned = 0.0, time.monotonic()
+                self._idle_until = self._returned + RETURNS_APART_SECONDS
                 return None
         session.end_all(final)
         return None

@@ -110,6 +110,7 @@ class Session:
         self.supplied: set[int] = set()
         self.borrowed: weakref.WeakValueDictionary[int, Ref[Any]] = weakref.WeakValueDictionary()
         self.watchers = Watchers()
+        self.is_work_lost = False  # whether something was unfinished when it ended
         self.refused = False
         """Whether the daemon ended the connection over something that this program said."""
         self._waiting_bytes = 0
@@ -411,6 +412,7 @@ class Session:
 
     def end_all(self, why: str) -> None:
         """Nothing will come any more: every pending task ends with SessionLost, which tells ``why``."""
+        self.is_work_lost = bool(self.pending)
         self.live = False
         self.link.why = why
         self._on_ends([lost(seq, why) for seq in list(self.pending)], [])

@@ -218,6 +218,26 @@ def test_a_caller_s_timeout_holds_while_nobody_answers(
     assert abi.get(ref, timeout=10) == 2
 
 
+def test_who_lost_nothing_looks_for_as_long_as_it_takes(
+    connect: Callable[..., Connected], successors: Successors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in {"RETURN_SECONDS": 0.0, "IDLE_PAUSE_SECONDS": 0.0, "PAUSE_SECONDS": 0.001}.items():
+        monkeypatch.setattr(returning, name, seconds)
+    connected = connect()
+    known = abi.put(20)
+    assert abi.get(double.remote(1)) == 2
+    successors.resumed = ConnectionRefusedError("nobody")
+    lose(connected)
+    connected.session.wait(lambda: len(successors.hellos) > 5, 10)
+    assert len(successors.hellos) > 5
+    successors.resumed = False
+    assert abi.get(double.remote(21), timeout=10) == 42
+    successors.daemons[0]._on_task = never
+    double.remote(known)
+    successors.daemons[0].until(lambda: len(successors.daemons[0].of(Kind.SUBMIT)) == 2)
+    assert [put.seq for put in successors.daemons[0].of(Kind.PUT)] == [known.seq], "what it held is of use still"
+
+
 def test_nobody_answers(
     connect: Callable[..., Connected], successors: Successors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -384,6 +384,60 @@ print(abi.get(echo.remote("again")))
     nowhere.await_nothing()
 
 
+def test_an_idle_program_goes_on_with_another_and_one_that_lost_work_after_shutdown(nowhere: Nowhere) -> None:
+    script = (
+        HEAD
+        + """
+import abi.helper
+from abi import program, session
+from abi.helper import PARKED
+
+abi.helper.IDLE_TICKS = 1
+
+def kill():
+    helper = session.active().helper
+    deadline = time.monotonic() + 10
+    while not session.active().pending and helper.state != PARKED:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(program._daemon.pid, signal.SIGKILL)
+    while abi.is_initialized():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+abi.init(num_cpus=3)
+ended = echo.remote(1)
+assert abi.get(ended) == 1
+kill()
+print(abi.get(echo.options(num_cpus=3).remote("nothing was lost")), abi.get(ended))
+lost = sleep.remote(60)
+kill()
+for _ in range(2):
+    try:
+        echo.remote(1)
+    except abi.errors.SessionLost:
+        print("lost")
+abi.shutdown()
+print(abi.get(echo.remote("all is forgotten")))
+signal.signal(signal.SIGALRM, lambda *_: abi.shutdown())
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    abi.get(sleep.remote(60))
+except abi.errors.SessionLost as error:
+    print(str(error).replace("\\n", "|"))
+"""
+    )
+    lines = output_of(nowhere, script).splitlines()
+    assert lines == [
+        "nothing was lost 1",
+        "lost",
+        "lost",
+        "all is forgotten",
+        "abi.shutdown() was called|  hint: abi.init() begins a new session; unfinished work has to be submitted again",
+    ]
+    nowhere.await_nothing()
+
+
 def test_one_that_cannot_start_says_why(nowhere: Nowhere) -> None:
     script = (
         HEAD
