@@ -1,13 +1,12 @@
-"""Every message that crosses a socket, and nothing else.
+"""Every message between programs, daemon and workers, and nothing else; between daemons there is ``abi.wire.peers``.
 
-Two families share one envelope (see ``frames``): *control* is JSON, so that the command line needs only the standard
-library; *sessions*, *workers* and *zygotes* speak msgpack. On a msgpack connection a frame carries a **list** of
-items of the one type that its kind names (``ITEMS``), because batching decides everything: one frame of hundreds of
-tasks costs little more than a frame of one.
+*Control* is JSON, so that the command line needs only the standard library; *sessions*, *workers* and *zygotes* speak
+msgpack. There a frame carries a **list** of items of the one type that its kind names (``ITEMS``), because batching
+decides everything: one frame of hundreds of tasks costs little more than a frame of one.
 
-Within a session all numbers are local: a task is its ``seq``, a function and a set of options are small indexes that
-were defined once (``Function``, ``Options``). Structs are arrays on the wire and untracked by the garbage collector,
-since a million of them may wait at once. Durations are nanoseconds, sizes are bytes, resources are units of 1/10000.
+Within a session numbers are local: a task is its ``seq``, functions and options are small indexes that were defined once.
+Structs are arrays on the wire and untracked by the garbage collector, since a million of them may wait at once. Durations
+are nanoseconds, sizes are bytes, resources are units of 1/10000.
 """
 
 from __future__ import annotations
@@ -421,11 +420,8 @@ ITEMS: Final[dict[Kind, type[Item] | type[int]]] = {
     Kind.COMMAND_ENDED: CommandEnded,
     Kind.COMMAND_SIGNAL: CommandSignal,
 }
-"""The item type of every msgpack frame: a frame of kind K carries ``list[ITEMS[K]]``.
-
-A RELEASE is bare sequences (one hold less each): there is one for every task, and a struct would cost more than it
-says.
-"""
+"""A frame of kind K carries ``list[ITEMS[K]]``. A RELEASE is bare sequences (one hold less each): there is one for every
+task, and a struct would cost more than it says."""
 
 
 class Interpreter(msgspec.Struct):
