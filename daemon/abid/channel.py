@@ -233,6 +233,15 @@ class Channel:
         elif self.on_drained is not None:
             self.on_drained()
 
+    def widen(self, size: int) -> None:
+        """Have the kernel keep up to ``size`` bytes for the peer, of which it may allow less, and give it what is
+        queued."""
+        if self.closed:
+            return
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if self._unsent:
+            self._on_writable()
+
     def close_when_sent(self, why: str = "") -> None:
         """Say what is queued, then close; nothing more is read. A peer that does not read has LINGER_S."""
         if self.closed:
