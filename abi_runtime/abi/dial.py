@@ -12,6 +12,7 @@ import msgspec
 from abi import errors, paths, transport
 from abi.guard import uninterrupted
 from abi.version import __version__
+from abi.wire.codec import decode_greeting, encode_greeting
 from abi.wire.frames import FRAME_BYTES_MAX, HEADER, JSON, pack
 from abi.wire.schema import PROTOCOL, Hello, Kind, Program, Refused, Welcome
 
@@ -57,7 +58,7 @@ def connect(path: str, namespace: str, resume: str = "", token: str = "") -> tup
             resume=resume,
             token=token,
         )
-        sock.sendall(pack(Kind.HELLO, msgspec.json.encode(hello), codec=JSON))
+        sock.sendall(pack(Kind.HELLO, encode_greeting(hello), codec=JSON))
         welcome = _answer(sock)
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -82,8 +83,8 @@ def _answer(sock: socket.socket) -> Welcome:
     try:
         with uninterrupted():  # see ``abi.wire.codec``
             if kind == Kind.WELCOME:
-                return msgspec.json.decode(payload, type=Welcome)
-            refused = msgspec.json.decode(payload, type=Refused)
+                return decode_greeting(payload, Welcome)
+            refused = decode_greeting(payload, Refused)
     except msgspec.DecodeError as error:
         raise errors.ProtocolError(f"the daemon's greeting does not decode: {error}") from None
     raise errors.error_from({"code": refused.code, "message": refused.message, "hint": refused.hint})

@@ -17,6 +17,7 @@ import msgspec
 from abi.errors import AbiError, Busy, Denied, ProtocolError, VersionMismatch
 from abi.transport import peer_credentials
 from abi.version import __version__
+from abi.wire.codec import decode_greeting, encode_greeting
 from abi.wire.frames import FRAME_BYTES_MAX, GREETING_BYTES_MAX, JSON, Frame
 from abi.wire.schema import PROTOCOL, Hello, Kind, Refused, Welcome
 from abid.channel import Channel
@@ -42,7 +43,6 @@ ACCEPT_AGAIN_S = 0.1
 """When there is no descriptor for who knocks, we look again after this."""
 
 SESSION_PREFIX = re.compile("[0-9a-f]{16}")
-_hello_decoder = msgspec.json.Decoder(Hello)
 
 
 class Listener:
@@ -125,7 +125,8 @@ class Listener:
         for channel, greeting in list(self.connections.items()):
             if greeting.control is not None:
                 greeting.control.say_goodbye()
-            channel.close_when_sent()
+            if greeting.session is None:  # programs may have more to hear than is queued
+                channel.close_when_sent()
 
 
 class Greeting:
@@ -196,11 +197,15 @@ class Greeting:
                 hint="upgrade the older of the two",
             )
         try:
-            return _hello_decoder.decode(frame.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return decode_greeting(frame.payload, Hello)
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
             raise ProtocolError(f"HELLO is not readable: {error}") from None
 
     def _check(self, hello: Hello) -> None:
+        try:  # names of files and variables may be other than text, and they are in ``program``
+            msgspec.json.encode(msgspec.structs.replace(hello, program=None))
+        except UnicodeEncodeError as error:
+            raise ProtocolError(f"HELLO is not readable: {error}") from None
         if hello.role not in ("session", "control"):
             raise ProtocolError(f"there is no role {hello.role!r}; there are session and control")
         if hello.resume and not SESSION_PREFIX.fullmatch(hello.resume):
@@ -246,13 +251,13 @@ class Greeting:
             cpus=node.cpu_units,
             **words,
         )
-        self.channel.send(Kind.WELCOME, msgspec.json.encode(welcome), codec=JSON)
+        self.channel.send(Kind.WELCOME, encode_greeting(welcome), codec=JSON)
 
     def refuse(self, error: AbiError) -> None:
         """Say what is wrong, and close. A program hears it in the middle of its session as well: it comes back once,
         and ends its session if that is refused too (``abi.returning``)."""
         refused = Refused(error.code, error.message, error.hint)
-        self.channel.send(Kind.REFUSED, msgspec.json.encode(refused), codec=JSON)
+        self.channel.send(Kind.REFUSED, encode_greeting(refused), codec=JSON)
         self.channel.close_when_sent(error.message)
 
 

@@ -117,9 +117,9 @@ class Pool:
                 socket_path=to_bytes(self.node.socket_path),
             )
             self.processes[worker.number] = WorkerProcess(self.node, worker, zygote, setup)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that the kernel cannot be told
             log.error("worker %d could not be started: %s", worker.number, error)
-            ours = error.errno in OUR_TROUBLES
+            ours = isinstance(error, OSError) and error.errno in OUR_TROUBLES
             if not ours:
                 self._note_broken(interpreter, str(error))
             self.node.loop.call_later(START_AGAIN_S if ours else 0, self._on_failed_start, worker, str(error), not ours)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from abi.errors import Denied, ProtocolError
 from abi.spin import Spin
 from abi.wire.codec import encode_items
 from abi.wire.frames import Frame
+from abi.wire.names import is_name, shown
 from abi.wire.schema import ROOT, Kind, Output, Program
 from abid.channel import Channel
 from abid.submitters import Submitter
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 LOOK_NS = 400_000
 """A caller whose next word takes longer is slept for: meanwhile nobody else is heard."""
 
+GOODBYE_BYTES = 8 * 1024 * 1024
+"""What the kernel is asked to keep for a program that does not read when its daemon goes; it may be stopped, or busy.
+Results that it does not find there are computed again, or lost (``max_retries=0``)."""
 OUTPUT_QUEUED_BYTES_MAX = 1024 * 1024
 """Output that waits for a program before its tasks' prints block. Tasks that end bring what lay in their pipes."""
 
@@ -55,11 +59,12 @@ class ProgramSession:
         self._unnoted: list[Callable[[], None]] = []
         self._grace: asyncio.TimerHandle | None = None
         self._ended = False
+        self._is_leaving = False
         self._pidfd = pidfd
         node.loop.add_reader(self._pidfd, self._on_program_gone)
 
     def __repr__(self) -> str:
-        return f"<session {self.prefix.hex()} of {self.program.name}, pid {self.pid}>"
+        return f"<session {self.prefix.hex()} of {shown(self.program.name)}, pid {self.pid}>"
 
     def attach(self, channel: Channel) -> None:
         """This connection speaks for the program from now on; one that spoke before is closed."""
@@ -120,6 +125,9 @@ class ProgramSession:
         """After the queue was pumped: what waited for it to be empty."""
         if self.port.outgoing:
             return
+        if self._is_leaving:
+            self._leave()
+            return
         self.output_queued_bytes = 0
         if self._unnoted and self.has_read_all():
             start, self._unnoted = self._unnoted, []
@@ -139,11 +147,21 @@ class ProgramSession:
             self._unnoted.append(dispatch)
 
     def say_goodbye(self) -> None:
-        """The daemon is about to go: the program keeps what is unfinished and looks for the next one."""
+        """The daemon is about to go: the program keeps what is unfinished and looks for the next one. The connection
+        is closed when the last end was said, and BYE."""
         channel = self.port.channel
-        if channel is not None and not channel.closed:
-            self.port.pump()
+        if channel is None:
+            return
+        self._is_leaving = True
+        channel.widen(GOODBYE_BYTES)
+        self.port.pump()
+        self.on_progress()
+
+    def _leave(self) -> None:
+        channel = self.port.channel
+        if channel is not None:
             channel.send(Kind.BYE, encode_items([]))
+            channel.close_when_sent()
 
     def _on_program_gone(self) -> None:
         self.end("the program is gone")
@@ -180,6 +198,19 @@ def check_program(program: Program | None) -> Program:
     """Raises ProtocolError if a session's greeting does not say what its workers need."""
     if program is None:
         raise ProtocolError("a session's greeting must describe its program")
+    for name in _names_in(program):
+        if not is_name(name):
+            raise ProtocolError(f"{name!r:.80} in a session's greeting can be no name of a file or variable")
     if not os.path.isabs(program.interpreter.executable):
         raise ProtocolError(f"the interpreter {program.interpreter.executable!r} is not an absolute path")
     return program
+
+
+def _names_in(program: Program) -> Iterator[str]:
+    interpreter = program.interpreter
+    yield from (interpreter.executable, program.directory, program.main_path, program.name)
+    for names in (program.sys_path, interpreter.flags, interpreter.package_path):
+        yield from names
+    for variables in (program.environment, interpreter.variables):
+        yield from variables
+        yield from variables.values()

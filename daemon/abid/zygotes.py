@@ -16,6 +16,7 @@ from typing import Any
 from abi.processes import children, signal_name
 from abi.wire.codec import decode_items, decoders, encode_items
 from abi.wire.frames import Frame
+from abi.wire.names import shown
 from abi.wire.schema import Exited, Fork, Forked, Interpreter, Kind
 from abid.channel import Channel
 from abid.zygote_process import ZygoteProcess
@@ -115,7 +116,7 @@ class Zygote:
         tail = self.process.stderr_tail()
         self.process.close()
         why = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit code {status}"
-        why = self._killed_because or f"{self.interpreter.executable} {why}"
+        why = self._killed_because or f"{shown(self.interpreter.executable)} {why}"
         self.is_broken = not self._ready and (status >= 0 or bool(self._killed_because))
         self._on_gone(self, f"{why}\n{tail}" if tail else why)
 

@@ -173,7 +173,7 @@ class Pool:
         if worker.command:
             self.processes[worker.number] = CommandProcess(self.node, worker, zygote)
             return
-        setup = Setup(b"", worker.submitter, "", [], "/", {}, "", worker.gpu_ids, "", "")
+        setup = Setup(b"", worker.submitter, "", [], b"/", {}, b"", worker.gpu_ids, "", b"")
         self.processes[worker.number] = WorkerProcess(self.node, worker, zygote, setup)
 
     def never_was(self, process: CommandProcess) -> None:

@@ -118,6 +118,10 @@ def test_bytes_that_are_no_protocol(daemon: Daemon, junk: bytes) -> None:
         assert "not a frame of this protocol" in said["message"]
 
 
+def program_with(value: str) -> Any:
+    return hello("session")["program"] | {"environment": {"NAME": value}}
+
+
 @pytest.mark.parametrize(
     ("kind", "codec", "payload", "words"),
     [
@@ -135,6 +139,11 @@ def test_bytes_that_are_no_protocol(daemon: Daemon, junk: bytes) -> None:
         (Kind.HELLO, JSON, {"role": "session", "program": None}, "must describe its program"),
         (Kind.HELLO, JSON, {"role": "session", "resume": "zz" * 8}, "not the prefix of a session"),
         (Kind.HELLO, JSON, {"role": "session", "resume": "../../etc/passwd"}, "not the prefix"),
+        (Kind.HELLO, JSON, {"role": "session", "resume": "0" * 16, "token": "caf\udce9"}, "not readable"),
+        (Kind.HELLO, JSON, {"role": "caf\udce9"}, "not readable"),
+        (Kind.HELLO, JSON, {"namespace": "caf\udce9"}, "not readable"),
+        (Kind.HELLO, JSON, {"role": "session", "program": program_with("\ud800")}, "can be no name"),
+        (Kind.HELLO, JSON, {"role": "session", "program": program_with("a\0b")}, "can be no name"),
     ],
 )
 def test_greetings_that_make_no_sense(
@@ -328,7 +337,9 @@ def test_payloads_that_are_not_what_they_say(daemon: Daemon, sort: str) -> None:
 
 def test_an_interpreter_that_is_none(daemon: Daemon) -> None:
     """Its tasks fail, and say why; nothing tries for ever."""
-    for executable in ("/no/such/python", "/bin/false"):
+    strange = os.fsencode(daemon.folder) + b"/caf\xe9"
+    os.symlink("/bin/false", strange)
+    for executable in ("/no/such/python", "/bin/false", os.fsdecode(strange), "/no/caf\udce9"):
         words = hello("session")
         words["program"]["interpreter"]["executable"] = executable
         with Raw(daemon) as raw:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.system.harness import BIN, WAIT_S, Daemon
+from abi.wire.codec import decode_items, decoders
+from abi.wire.schema import Kind, Task
+from tests.system.harness import BIN, WAIT_S, Daemon, eventually
+from tests.system.raw import Raw
 from tests.system.scripts import start_script
 
 NESTED_AND_A_RESTART = """
@@ -158,5 +162,46 @@ def test_many_large_arguments_go_on_with_few_descriptors() -> None:
             gate.write("open")
         assert program.wait() == 0, program.err
         assert b"all there" in program.out
+    finally:
+        daemon.close()
+
+
+def run_unread(raw: Raw, daemon: Daemon, count: int) -> None:
+    """So many results of 10 KB, of which the program reads nothing."""
+    raw.define(lambda: bytes(10_000))
+    raw.say(Kind.SUBMIT, *(Task(seq, 0, 0) for seq in range(1, count + 1)))
+    eventually(lambda: daemon.json("abi", "status")["tasks"]["finished"] == count, "all have ended")
+
+
+def ends_before_goodbye(raw: Raw) -> list[int]:
+    seen: list[int] = []
+    while (frame := raw.frame())[0] != Kind.BYE:
+        if frame[0] == Kind.END:
+            seen += (end.seq for end in decode_items(decoders([Kind.END]), *frame))
+    return sorted(seen)
+
+
+def test_a_program_that_does_not_read_until_its_daemon_has_gone_has_its_results() -> None:
+    """300 KB: more than the kernel keeps unless it is asked to. The least it may be asked for is 208 KiB, twice."""
+    daemon = Daemon(before="import abid.programs\nabid.programs.GOODBYE_BYTES = 212992")
+    try:
+        with Raw(daemon).greet("session") as raw:
+            run_unread(raw, daemon, 30)
+            daemon.kill(signal.SIGTERM)
+            daemon.wait()
+            assert ends_before_goodbye(raw) == list(range(1, 31))
+    finally:
+        daemon.close()
+
+
+def test_a_daemon_says_all_that_has_ended_before_it_goes() -> None:
+    """3 MB, more than is queued at a time: the rest is said while the program reads."""
+    daemon = Daemon()
+    try:
+        with Raw(daemon).greet("session") as raw:
+            run_unread(raw, daemon, 300)
+            daemon.kill(signal.SIGTERM)
+            assert ends_before_goodbye(raw) == list(range(1, 301))
+            daemon.wait()
     finally:
         daemon.close()

@@ -18,6 +18,7 @@ import cloudpickle
 
 from abi.objects import fence
 from abi.objects.slot_page import INTERRUPT_SIGNAL, SlotPage
+from abi.wire.names import to_bytes
 from abi.wire.schema import (
     Call,
     Command,
@@ -112,7 +113,10 @@ class Process:
             "host": "here",
             "socket_path": "/nowhere",
         }
-        self.side.send(Kind.SETUP, Setup(**{**values, **changes}))
+        values |= changes
+        for name in ("sys_path", "directory", "environment", "main_path", "socket_path"):
+            values[name] = _on_the_wire(values[name])
+        self.side.send(Kind.SETUP, Setup(**values))
         self.define_options(Options(0))
         self.define_options(Options(1, max_retries=0))
 
@@ -242,6 +246,13 @@ def a_zygote(directory: Any) -> Iterator[Zygote]:
         yield zygote
     finally:
         zygote.close()
+
+
+def _on_the_wire(names: Any) -> Any:
+    """Names of files and variables, with the types that SETUP has for them."""
+    if isinstance(names, dict):
+        return {to_bytes(name): to_bytes(value) for name, value in names.items()}
+    return to_bytes(names) if isinstance(names, str) else list(map(to_bytes, names))
 
 
 def by_value(function: Callable[..., Any]) -> bytes:

@@ -11,6 +11,7 @@ import time
 import types
 from typing import Final
 
+from abi.wire.names import to_text
 from abi.wire.schema import UNITS, Options, Setup
 from abi_worker.surroundings import Surroundings
 
@@ -22,19 +23,20 @@ _threads = ""
 def enter_world(setup: Setup, surroundings: Surroundings) -> None:
     """Environment, directory, import path and ``__main__`` of the program."""
     set_environment(setup)
-    problem = surroundings.begin(setup.directory)
-    sys.path[:] = setup.sys_path
+    problem = surroundings.begin(to_text(setup.directory))
+    sys.path[:] = map(to_text, setup.sys_path)
     sys.path_importer_cache.clear()  # importlib.invalidate_caches would import 40 ms of importlib.metadata (3.13)
-    sys.argv[:] = [setup.main_path]
-    sys.modules["__main__"] = _main_module(setup.main_path)
+    main_path = to_text(setup.main_path)
+    sys.argv[:] = [main_path]
+    sys.modules["__main__"] = _main_module(main_path)
     if problem:
         print(problem, file=sys.stderr)
 
 
 def set_environment(setup: Setup) -> None:
     os.environ.clear()
-    os.environ.update(setup.environment)
-    os.environ["ABI_SOCKET"] = setup.socket_path
+    os.environ.update({to_text(name): to_text(value) for name, value in setup.environment.items()})
+    os.environ["ABI_SOCKET"] = to_text(setup.socket_path)
     os.environ["ABI_WORKER"] = "1"
     if setup.gpu_ids:
         # CUDA and NVML number cards differently unless told; UUIDs are told apart by nobody, but order is kept.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from abi.errors import ProtocolError, SerializationError
 from abi.guard import uninterrupted
 from abi.wire.frames import BATCH_BYTES, FRAME_BYTES_MAX
 from abi.wire.schema import ITEMS, Failure, Item, Kind, Refused
+
+T = TypeVar("T")
 
 _encoder: Final = msgspec.msgpack.Encoder()
 with uninterrupted():
@@ -46,6 +48,30 @@ def encode_definition(item: Item, what: str) -> bytes:
     if len(payload) > FRAME_BYTES_MAX:
         raise SerializationError(f"{what} takes {len(payload)} bytes, and a message may have {FRAME_BYTES_MAX}")
     return payload
+
+
+def encode_greeting(item: Any) -> bytes:
+    """JSON; a name that is no Unicode (see ``abi.wire.names``) is escaped in it, which our encoder refuses to do."""
+    try:
+        return msgspec.json.encode(item)
+    except UnicodeEncodeError:
+        import json
+
+        return json.dumps(msgspec.to_builtins(item)).encode("ascii")
+
+
+def decode_greeting(payload: bytes | memoryview, kind: type[T]) -> T:
+    """What ``encode_greeting`` wrote. Raises msgspec.DecodeError."""
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except msgspec.DecodeError as error:
+        import json
+
+        try:
+            words = json.loads(bytes(payload))
+        except (ValueError, RecursionError):
+            raise error from None
+        return msgspec.convert(words, kind)
 
 
 def decoders(kinds: Sequence[Kind], replace: dict[Kind, type[Item]] | None = None) -> dict[int, Any]:
