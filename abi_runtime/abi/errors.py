@@ -200,6 +200,23 @@ class GetTimeoutError(AbiError, TimeoutError):
     code = "timed_out"
 
 
+class ReentrantWait(AbiError, RuntimeError):
+    """`get`, `wait` or `map` was called by a signal's handler, or a finaliser, that had interrupted another of them in
+    the same thread, and would wait for what goes on only after it has returned. Note the signal there, and get the
+    result later; `timeout=0`, `.remote()` and `cancel` may be called."""
+
+    code = "reentrant"
+
+    def __init__(
+        self,
+        message: str = "this code has interrupted a wait for results in its own thread, and cannot wait beneath that",
+        *,
+        code: str | None = None,
+        hint: str = "note the signal in its handler, and get the result after the handler has returned",
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+
+
 class SerializationError(AbiError, TypeError):
     """A function, argument or result cannot be pickled, or did not load. The message says
     which one and where in it; pass something else or make it at its destination."""

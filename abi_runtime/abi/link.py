@@ -28,7 +28,7 @@ from math import ceil
 from time import monotonic, monotonic_ns, sleep
 from typing import Any, Final
 
-from abi.errors import ProtocolError
+from abi.errors import ProtocolError, ReentrantWait
 from abi.guard import NO_GUARD, Guard
 from abi.helper import LINGER_S, Helper
 from abi.outgoing import Outgoing
@@ -100,6 +100,7 @@ class Link:
         self._lead = threading.Lock()
         self._sending = threading.Lock()
         self._followers: list[_Follower] = []
+        self._waiting: set[int] = set()  # threads in ``wait``
         self.helper = Helper(self, self._linger_s)
 
     def _adopt(self, sock: socket.socket) -> None:
@@ -200,18 +201,29 @@ class Link:
         """Receive until ``done()``; whether it holds at the end. ``timeout`` in seconds, 0: take what is there already.
 
         ``done`` is called from other threads too, and must only look. Returns early when the connection is gone for
-        good.
+        good. Raises ReentrantWait where a thread would wait for itself.
         """
         if done():
             return True
+        # A handler came in the middle of a wait. Frames may be half digested below, the lead is taken if it leads, and
+        # if it follows, whoever passes the lead on wakes that one.
+        me = threading.get_ident()
+        if me in self._waiting:
+            if timeout == 0:
+                return False
+            raise ReentrantWait
         deadline = None if timeout is None else monotonic() + timeout
         guard = self._own_guard()
         guard.enter()
         try:
-            self.flush()
-            if self._lead.acquire(blocking=False):
-                return self._lead_until(done, deadline, guard)
-            return self._follow(done, deadline, guard)
+            try:
+                self._waiting.add(me)
+                self.flush()
+                if self._lead.acquire(blocking=False):
+                    return self._lead_until(done, deadline, guard)
+                return self._follow(done, deadline, guard)
+            finally:
+                self._waiting.discard(me)
         finally:
             guard.leave()
 

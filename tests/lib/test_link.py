@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from abi import errors
 from abi import link as link_module
 from abi.guard import SigintGuard
 from abi.link import Link
@@ -281,6 +282,38 @@ def test_ctrl_c_in_wait_loses_nothing(pair: Pair) -> None:
     assert signal.getsignal(signal.SIGINT) is previous
     pair.peer.sendall(pair.end(1)[5:])
     assert pair.link.wait(lambda: pair.has(1), 20)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_handler_does_not_wait_in_the_middle_of_a_wait(pair: Pair, leads: bool) -> None:
+    """Leader or follower: nobody would receive, or wake it."""
+    said: list[object] = []
+
+    def on_alarm(_number: int, _frame: object) -> None:
+        said.append(pair.link.wait(lambda: False, 0))
+        for timeout in (None, 10.0):
+            with pytest.raises(errors.ReentrantWait, match="after the handler has returned"):
+                pair.link.wait(lambda: False, timeout)
+        said.append("raised")
+        pair.peer.sendall(pair.end(1))
+
+    other = threading.Thread(target=pair.link.wait, args=(lambda: pair.has(2), 10))
+    if not leads:
+        other.start()
+        while not pair.link.is_led:
+            os.sched_yield()
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert pair.link.wait(lambda: pair.has(1), 10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert said == [False, "raised"]
+    pair.peer.sendall(pair.end(2))
+    assert pair.link.wait(lambda: pair.has(2), 10), "and from then on it may again"
+    if not leads:
+        other.join(10)
 
 
 def test_many_interrupts_at_any_moment(pair: Pair) -> None:
