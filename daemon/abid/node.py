@@ -8,6 +8,7 @@ costs one scheduling, and nothing is awaited between reading the core's state an
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -20,6 +21,7 @@ from typing import Any
 
 from abi.config import Config, Reloaded
 from abi.errors import Denied
+from abi.processes import return_memory
 from abi.version import __version__
 from abi.wire.codec import decode_failure
 from abi.wire.schema import ROOT, UNITS, End, EndKind, Hello, Interpreter, Kind, Program, Starting
@@ -50,6 +52,8 @@ JOBS_SESSION = 0
 AT_ONCE_MAX = 2
 """Reads in one turn of the loop that are settled at once, for whoever waits for a single answer; more are a burst, and
 settled together."""
+RETURN_MEMORY_S = 0.5
+"""After the last program ended: by then its session is forgotten, and one of many short programs has its next."""
 SLICE_NS = 4_000_000
 """Effects are performed in order, but for no longer than this at a time."""
 
@@ -345,6 +349,14 @@ class Node:
         # Its workers are killed by the core's effects, which need the session's processes but not the session.
         del self.sessions[session.core.number]
         self.loop.call_later(self.config.integer("workers.idle_timeout_ms") / 1000, self.pool.prune)
+        if not self.sessions:
+            self.loop.call_later(RETURN_MEMORY_S, self._return_memory)
+
+    def _return_memory(self) -> None:
+        """What the last program's results took, if no other came meanwhile."""
+        if not self.sessions:
+            gc.collect()
+            return_memory()
 
     # Output of tasks.
 
