@@ -4,7 +4,10 @@
 light: what calls need is loaded by ``_bind``, at the first of them, while a private daemon starts.
 
 Types: calls are checked against the function's own parameters (ParamSpec: names, defaults, keywords). Where a reference
-stands in for a value, overloads by arity take over, up to eight positional parameters, each ``T | Ref[T]``.
+stands in for a value, overloads by arity take over, up to eight positional parameters, each ``T | Ref[T]``. With
+another ``num_returns`` than 1 a call returns a list of references, or nothing, and checkers see ``_Several``; the
+overloads with a literal overlap the one with ``int``, which is for numbers that are not known before the program runs.
+What Python's type system cannot say is in README.md.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from abi.task_options import check, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Literal, Unpack
+    from typing import Literal, Self, Unpack
 
     from abi.pickling import dumps_arguments
     from abi.ref import PartRef, Ref
@@ -35,6 +38,7 @@ E = TypeVar("E")
 F = TypeVar("F")
 G = TypeVar("G")
 H = TypeVar("H")
+S = TypeVar("S")
 
 _SUBMIT: Final = 18  # Kind.SUBMIT
 _GENERATOR: Final = 0x20 | 0x200  # CO_GENERATOR, CO_ASYNC_GENERATOR
@@ -42,7 +46,7 @@ _VARIADIC: Final = 0x04  # CO_VARARGS
 
 
 class TaskOptions(TypedDict, total=False):
-    """What ``@abi.remote(...)`` and ``.options(...)`` take."""
+    """What ``@abi.remote(...)`` and ``.options(...)`` take beside ``num_returns``, which a call's type depends on."""
 
     num_cpus: float
     num_gpus: float
@@ -50,7 +54,6 @@ class TaskOptions(TypedDict, total=False):
     resources: dict[str, float] | None
     max_retries: int
     retry_exceptions: bool | Sequence[type[BaseException]]
-    num_returns: int
     name: str | None
     max_calls: int
     timeout: float | None
@@ -201,7 +204,19 @@ class RemoteFunction(Generic[F_co]):
             return None
         return [PartRef(whole.seq, whole.home, None, at, whole) for at in range(self._returns)]
 
-    def options(self, **options: Unpack[TaskOptions]) -> RemoteFunction[F_co]:
+    @overload
+    def options(self, **options: Unpack[TaskOptions]) -> Self: ...
+    @overload
+    def options(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+        self, *, num_returns: Literal[1], **options: Unpack[TaskOptions]
+    ) -> RemoteFunction[F_co]: ...
+    @overload
+    def options(  # type: ignore[overload-overlap]
+        self, *, num_returns: Literal[0], **options: Unpack[TaskOptions]
+    ) -> _Several[F_co, None]: ...
+    @overload
+    def options(self, *, num_returns: int, **options: Unpack[TaskOptions]) -> _Several[F_co, list[Ref[Any]]]: ...
+    def options(self, **options: Any) -> Any:
         """A copy with other options; what is not named stays. Raises ValueError, TypeError or Refused."""
         copy: RemoteFunction[F_co] = RemoteFunction(self.__abi_function__, self.settings | check(options))
         copy._pickled, copy._refs = self._pickled, self._refs
@@ -250,6 +265,92 @@ class RemoteFunction(Generic[F_co]):
         return f"<remote function {_name_of(self.__abi_function__)}>"
 
 
+if TYPE_CHECKING:
+
+    class _Several(RemoteFunction[F_co], Generic[F_co, S]):
+        """What checkers see of a RemoteFunction whose ``num_returns`` is not 1: its ``remote`` returns ``S``."""
+
+        @overload  # type: ignore[override]
+        def remote(self: _Several[Callable[P, Any], S], /, *args: P.args, **kwargs: P.kwargs) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A], Any], S],
+            a: A | Ref[A],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C, D], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C, D, E], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            e: E | Ref[E],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C, D, E, F], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            e: E | Ref[E],
+            f: F | Ref[F],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C, D, E, F, G], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            e: E | Ref[E],
+            f: F | Ref[F],
+            g: G | Ref[G],
+            /,
+        ) -> S: ...
+        @overload
+        def remote(
+            self: _Several[Callable[[A, B, C, D, E, F, G, H], Any], S],
+            a: A | Ref[A],
+            b: B | Ref[B],
+            c: C | Ref[C],
+            d: D | Ref[D],
+            e: E | Ref[E],
+            f: F | Ref[F],
+            g: G | Ref[G],
+            h: H | Ref[H],
+            /,
+        ) -> S: ...
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
 def _load() -> None:
     """Fill in the globals of the hot path."""
     global PartRef, Ref, Task, dumps_arguments
@@ -264,6 +365,16 @@ def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[C
 def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, R]]: ...
 @overload
 def remote(**options: Unpack[TaskOptions]) -> _Decorator: ...
+@overload
+def remote(  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    *, num_returns: Literal[1], **options: Unpack[TaskOptions]
+) -> _Decorator: ...
+@overload
+def remote(  # type: ignore[overload-overlap]
+    *, num_returns: Literal[0], **options: Unpack[TaskOptions]
+) -> _DecoratorOfSeveral[None]: ...
+@overload
+def remote(*, num_returns: int, **options: Unpack[TaskOptions]) -> _DecoratorOfSeveral[list[Ref[Any]]]: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
     """Makes a function remote: ``@abi.remote``, or with options ``@abi.remote(num_cpus=2, timeout=60)``.
 
@@ -297,6 +408,16 @@ class _Decorator:
         if code is not None and code.co_flags & _GENERATOR:
             raise Refused(f"{function.__qualname__} is a generator function: results that stream are not there yet")
         return RemoteFunction(function, self.settings)
+
+
+if TYPE_CHECKING:
+
+    class _DecoratorOfSeveral(Generic[S]):
+        @overload
+        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> _Several[Callable[P, R], S]: ...
+        @overload
+        def __call__(self, function: Callable[P, R], /) -> _Several[Callable[P, R], S]: ...
+        def __call__(self, function: Any, /) -> Any: ...
 
 
 def _name_of(function: Any) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import assert_type
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, assert_type
 
 import abi
 from abi import Ref
+
+T = TypeVar("T")
 
 
 @abi.remote
@@ -38,6 +40,33 @@ def many(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: str) -> floa
     return 0.0
 
 
+@abi.remote(num_returns=2, num_cpus=1)
+def parts(text: str, at: int = 0) -> tuple[str, int]:
+    return text[:at], at
+
+
+@abi.remote(num_returns=2)
+async def parts_later(text: str) -> tuple[str, int]:
+    return text, 1
+
+
+@abi.remote(num_returns=0)
+def told(text: str) -> None: ...
+
+
+@abi.remote(num_returns=1)
+def one(text: str) -> int:
+    return len(text)
+
+
+def first(items: list[T]) -> T:
+    return items[0]
+
+
+first_int: abi.RemoteFunction[Callable[[list[int]], int]] = abi.remote(first)
+"""As README.md says it for mypy, which has no generic instances."""
+
+
 def plain(number: int) -> str:
     return str(number)
 
@@ -56,7 +85,24 @@ def references_as_arguments(text: Ref[str], number: Ref[int]) -> None:
     assert_type(join.remote(text, number), Ref[str])
     assert_type(join.remote("a", number), Ref[str])
     assert_type(length.options(num_cpus=1).remote(text), Ref[int])
+    assert_type(abi.get(first_int.remote([1])), int)
     assert_type(many.remote(number, 1, 2, 3, 4, 5, number, text), Ref[float])
+
+
+def several_results(text: Ref[str], number: Ref[int], count: int) -> None:
+    left, _right = parts.remote("abc", at=1)
+    assert_type(left, Ref[Any])
+    assert_type(parts.remote(text, number), list[Ref[Any]])
+    assert_type(parts_later.remote("abc"), list[Ref[Any]])
+    assert_type(parts.options(timeout=3).remote("abc"), list[Ref[Any]])
+    assert_type(parts.options(num_returns=1).remote("abc"), Ref[tuple[str, int]])
+    assert_type(length.options(num_returns=2).remote("abc"), list[Ref[Any]])
+    assert_type(length.options(num_returns=count).remote(text), list[Ref[Any]])
+    told.remote(text)
+    one_more: None = length.options(num_returns=0).remote("abc")
+    assert_type(one_more, None)
+    assert_type(one.remote("abc"), Ref[int])
+    assert_type(abi.get(parts.remote("abc")), list[Any])
 
 
 def getting(number: Ref[int], numbers: list[Ref[int]]) -> None:
