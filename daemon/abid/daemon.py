@@ -28,6 +28,7 @@ from abid.metrics import pages
 from abid.network import Network
 from abid.node import Node, limits_of
 from abid.notify import Pulse, notify
+from abid.terminal import Terminal
 from abid.web import Web
 from abid.zygote_process import ZygoteProcess
 
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 1.0
 """How long clients get to read the last words before their connections close. Only those count that have not yet."""
+LOOK_FOR_TERMINAL_S = 0.5
+"""After a hang-up that came while the terminal was there."""
 END_S = 5.0
 """How long zygotes may take to end all below them before we kill them ourselves."""
 
@@ -119,6 +122,7 @@ class Daemon:
         faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
         self.loop.add_signal_handler(signal.SIGTERM, self._on_stop_signal, "SIGTERM")
         self.loop.add_signal_handler(signal.SIGINT, self._on_stop_signal, "SIGINT")
+        self._terminal = Terminal()
         self.loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     def _watch_owner(self) -> None:
@@ -142,8 +146,17 @@ class Daemon:
         self.stop(now=self._stopping is not None)
 
     def _on_hangup(self) -> None:
+        if self._terminal.is_gone:
+            self._on_stop_signal("SIGHUP, and the terminal is gone")
+            return
+        if self._terminal.is_ours:  # a shell that exits says so a moment before the terminal is taken from us
+            self.loop.call_later(LOOK_FOR_TERMINAL_S, self._look_for_terminal)
         with contextlib.suppress(ConfigError):  # which has been logged
             self.reload()
+
+    def _look_for_terminal(self) -> None:
+        if self._terminal.is_gone and self._stopping is None:
+            self._on_stop_signal("the terminal is gone")
 
     def reload(self) -> Reloaded:
         """Read the configuration again. Raises ConfigError, and the old one stays."""

@@ -42,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
     start.add_argument("--owner", type=int, default=0, help=argparse.SUPPRESS)
     start.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    start.epilog = (
+        "SIGTERM or Ctrl-C lets running work finish, and a second one ends it at once. So does closing the terminal of"
+        " a daemon in its foreground (SIGHUP), except under nohup; any other SIGHUP reads the configuration again."
+    )
     start.set_defaults(run=_start)
     stop = add("stop", "let running work finish, then end the daemon")
     stop.add_argument("--now", action="store_true", help="do not wait for running work")
