@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from abi.private import PrivateDaemon
     from abi.ref import Ref
     from abi.session import Session
+    from abi.wire.schema import Welcome
 
 RETURN_SECONDS: Final = 10.0
 """As long as a daemon keeps a session whose connection is gone (DESIGN.md)."""
@@ -78,18 +79,18 @@ class Returner:
                 final = f"the connection to the daemon was lost ({why}); it refuses to go on: {refusal.message}"
             else:
                 self._token = welcome.token or self._token
-                self._go_on(sock, welcome.resumed, bytes.fromhex(welcome.session))
+                self._go_on(sock, welcome)
                 self._deadline, self._returned = 0.0, time.monotonic()
                 self._idle_until = self._returned + RETURNS_APART_SECONDS
                 return None
         session.end_all(final)
         return None
 
-    def _go_on(self, sock: Any, resumed: bool, prefix: bytes) -> None:
-        session = self._session
+    def _go_on(self, sock: Any, welcome: Welcome) -> None:
+        session, resumed = self._session, welcome.resumed
         if not resumed:
-            session.prefix = session.home.prefix = prefix
-            _lose_started(session)
+            session.prefix = session.home.prefix = bytes.fromhex(welcome.session)
+            _lose_started(session, welcome.host)
         # What was on its way when the connection broke may have been lost, a PUT among it: also a daemon that knows the
         # session is told again, and ignores what it knows.
         session.refused = False
@@ -99,10 +100,17 @@ class Returner:
         session.link.flush()
 
 
-def _lose_started(session: Session) -> None:
-    """Those that may start once, and had: whether they finished, nobody knows."""
-    failure = encode_failure(Failure("TaskLostError", "it had started when its daemon ended, and max_retries is 0"))
-    ends = [End(seq, EndKind.LOST, failure) for seq in session.starting]
+def _lose_started(session: Session, host: str) -> None:
+    """Those that may start once, and had: whether they finished, nobody knows. ``host`` is the daemon's: who answers
+    at the same socket is where the one before was."""
+    names = {options.index: options.name for options in session.options.values()}
+    text = "it had started when its daemon ended, and max_retries is 0"
+    ends = []
+    for seq in list(session.starting):
+        ref = session.pending.get(seq)
+        name = names.get(ref.state.options, "") if ref is not None and isinstance(ref.state, Task) else ""
+        failure = Failure("TaskLostError", text, host=host, task_name=name)
+        ends.append(End(seq, EndKind.LOST, encode_failure(failure)))
     session._on_ends(ends, [])  # pyright: ignore[reportPrivateUsage]
 
 

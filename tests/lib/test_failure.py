@@ -227,6 +227,12 @@ def test_the_other_ends(kind: EndKind, expected: type[BaseException]) -> None:
     assert isinstance(error_of(End(5, kind, b"\xc1"), PREFIX), expected)
 
 
+def test_without_a_name_nothing_is_said_twice() -> None:
+    error = error_of(End(5, EndKind.CANCELLED), PREFIX)
+    assert str(error).startswith("task (")
+    assert error.__notes__[0].startswith("in task (")
+
+
 def test_last_words() -> None:
     failure = Failure("", "signal 9 (SIGKILL)", stderr="last\nwords\n")
     told = error_of(End(5, EndKind.CRASHED, encode_failure(failure)), PREFIX)

@@ -44,7 +44,7 @@ class Successors:
             raise self.resumed
         ours, theirs = socket.socketpair()
         self.daemons.append(FakeDaemon(theirs, self.on_task))
-        return ours, Welcome((1, 0), "", "", "", 0, session=PREFIX.hex(), token="new", resumed=self.resumed)
+        return ours, Welcome((1, 0), "", "", "here", 0, session=PREFIX.hex(), token="new", resumed=self.resumed)
 
 
 @pytest.fixture
@@ -132,8 +132,11 @@ def test_what_may_start_once_is_lost(connect: Callable[..., Connected], successo
     connected.daemon.say(Kind.STARTING, Starting(ref.seq))
     connected.session.wait(lambda: bool(connected.session.starting), 10)
     lose(connected)
-    with pytest.raises(errors.TaskLostError):
+    with pytest.raises(errors.TaskLostError) as caught:
         abi.get(ref)
+    assert str(caught.value) == f"double ({ref.short}): it had started when its daemon ended, and max_retries is 0"
+    assert caught.value.__notes__ == [f"in task double ({ref.short}) on here, attempt 1"]
+    assert (caught.value.task_name, caught.value.host) == ("double", "here")
 
 
 def test_refused_for_good(connect: Callable[..., Connected], successors: Successors) -> None:
