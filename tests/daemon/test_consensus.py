@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -224,4 +225,26 @@ def test_a_lone_member_agrees_with_itself(tmp_path: Path) -> None:
         assert leader.raft.vote == leader.raft.number == leader.leader
 
     with running(tmp_path, 1) as (run, cluster):
+        run(story(cluster))
+
+
+def test_a_slow_disk_does_not_look_like_a_dead_leader(tmp_path: Path) -> None:
+    """Ticks and heartbeats go on while something is being stored for three election timeouts."""
+
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        await cluster.claim(leader, "before")
+        term, stored = leader.raft.term, threading.Event()
+        timer = cluster.loop.call_later(2.0, stored.set)
+
+        def slow(_: sqlite3.Connection) -> None:
+            stored.wait(WAIT_S)
+
+        cluster.stores[leader.raft.number]._work.put((slow, lambda _: None))
+        assert not (await cluster.claim(leader, "slowly")).refused
+        assert stored.is_set(), "the leader's own disk counts for nothing before it has written"
+        assert (leader.is_leader, leader.raft.term) == (True, term)
+        timer.cancel()
+
+    with running(tmp_path, 3) as (run, cluster):
         run(story(cluster))

@@ -7,8 +7,8 @@ The rules (``core.raft``) hand out one output at a time, and it is carried out i
 3. what is committed is applied to the facts, and whoever proposed it here is told
 4. the rules are told that it is done, and give the next
 
-A leader's heartbeats promise nothing about its disk and do not wait for it: an fsync of half a second must not look
-like a dead leader (thesis, 10.2.1).
+Heartbeats and their answers promise nothing about a disk and do not wait for it: an fsync of half a second must not
+look like a dead leader (thesis, 10.2.1).
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ class Consensus:
 
     def caught_up(self, number: int) -> bool:
         """As the leader: whether this member's log has all that is committed."""
-        progress = self.raft.members.get(number)
-        return progress is not None and progress.match >= self.raft.log.committed
+        return self.raft.has_caught_up(number)
 
     # What happens.
 
@@ -138,6 +137,7 @@ class Consensus:
         self._timer = self._loop.call_at(self._next_tick, self._tick)
         self.raft.tick()
         self._pump()
+        self._send_heartbeats()
 
     def on_message(self, message: Message) -> None:
         """A peer said this, and it is who it says it is."""
@@ -150,6 +150,7 @@ class Consensus:
         except Dropped:
             pass  # a proposal that was passed on; who made it asks again
         self._pump()
+        self._send_heartbeats()
 
     def stand(self) -> None:
         """For election, now: nobody else could."""
@@ -216,6 +217,12 @@ class Consensus:
                 continue
             self._storing = True
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
+
+    def _send_heartbeats(self) -> None:
+        """While something is being stored."""
+        if self._storing:
+            for message in self.raft.take_heartbeats():
+                self._send(message)
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         """From the store's thread; the loop may have ended meanwhile."""

@@ -257,7 +257,6 @@ class Member:
             elif known.node != peer.node:
                 raise ProtocolError(f"node {peer.node} speaks for member {message.sender}, which is {known.node}")
             if message.receiver == self.number:
-                self._vetting.note(message)
                 self.consensus.on_message(message)
 
     def on_closed(self, peer: Peer, orderly: bool) -> None:

@@ -14,8 +14,7 @@ from abi.errors import AbiError
 from abid.cluster.peer import Peer
 from abid.cluster.requests import Body
 from abid.core.cluster import commands
-from abid.core.raft.messages import Message
-from abid.core.raft.recollection import Recollection, Standing
+from abid.core.raft.recollection import Standing
 
 if TYPE_CHECKING:
     from abid.cluster.member import Member
@@ -34,7 +33,6 @@ class Vetting:
 
     def __init__(self, member: Member, own: dict[str, Any]) -> None:
         self._member = member
-        self._recollection = Recollection(member.number)
         self._vetted: set[Peer] = set()
         self._abouts: dict[str, dict[str, Any]] = {member.node: own}
 
@@ -45,10 +43,6 @@ class Vetting:
     def listens_to(self, peer: Peer) -> bool:
         """Whether its messages count yet."""
         return peer in self._vetted
-
-    def note(self, message: Message) -> None:
-        """It came from a peer that is listened to."""
-        self._recollection.note(message)
 
     def forget(self, peer: Peer) -> None:
         """The connection ended."""
@@ -61,7 +55,7 @@ class Vetting:
             said = await member.requests.ask(peer, ABOUT, {}, member.request_timeout_s())
             number, standing = int(said["number"]), Standing(*map(int, said["standing"]))
             self._abouts[peer.node] = {"cpu_cores": int(said["cpu_cores"]), "has_gpu": bool(said["has_gpu"])}
-            missing = self._recollection.missing(number, standing)
+            missing = member.consensus.raft.recollection.missing(number, standing)
             if missing is None:
                 self._vetted.add(peer)
                 return
@@ -71,9 +65,9 @@ class Vetting:
             log.info("node %s did not say where it stands: %s", peer.node, error)
 
     async def on_about(self, peer: Peer, body: Body) -> Body:
-        raft = self._member.consensus.raft
-        standing = [raft.term, raft.vote, raft.log.last_index]
-        return {**self._abouts[self._member.node], "number": self._member.number, "standing": standing}
+        standing = self._member.consensus.raft.standing
+        words = {"number": self._member.number, "standing": [standing.term, standing.vote, standing.last_index]}
+        return {**self._abouts[self._member.node], **words}
 
     async def on_forgotten(self, peer: Peer, body: Body) -> Body:
         """A member remembers more of us than we do. Nothing may be promised any more under this number."""

@@ -257,6 +257,13 @@ class Raft:
         self._taken = taken
         return taken
 
+    def take_heartbeats(self) -> tuple[Message, ...]:
+        """What may leave while an output is being stored. A heartbeat says who leads the term, which a majority had
+        stored before anybody led it; its answer says that it was heard, and that is so whatever a disk holds."""
+        found = tuple(message for message in self.outbox if message.kind in (Kind.HEARTBEAT, Kind.HEARTBEAT_ANSWER))
+        self.outbox = [message for message in self.outbox if message not in found]
+        return found
+
     def done(self) -> None:
         """The last output has been carried out: our own answers to ourselves count now."""
         taken, self._taken = self._taken, None
