@@ -360,10 +360,13 @@ class Node:
 
     # Output of tasks.
 
-    def print_lines(self, session: Session, seq: int, stream: int, text: bytes) -> None:
+    def print_lines(
+        self, session: Session, seq: int, stream: int, text: bytes, last: tuple[int, int, int] | None
+    ) -> None:
+        """Lines of a task, or of what the ``last`` one of this worker left behind."""
         program = self.sessions.get(session.number)
         if program is not None:
-            program.print_lines(seq, self._task_name(session, seq), stream, text)
+            program.print_lines(seq, self._task_name(session, seq, last), stream, text)
 
     def output_is_stuck(self, session: Session) -> bool:
         program = self.sessions.get(session.number)
@@ -373,9 +376,11 @@ class Node:
         self._to_pump.add(program)
         self.touch()
 
-    def _task_name(self, session: Session, seq: int) -> str:
+    def _task_name(self, session: Session, seq: int, last: tuple[int, int, int] | None) -> str:
         record = session.tasks.get(seq)
-        return "" if record is None else self.core.board.task_name(session, record)
+        if record is None and last is not None and last[0] == seq:
+            record = Record(*last)
+        return "worker" if record is None else self.core.board.task_name(session, record)
 
     # What people ask.
 

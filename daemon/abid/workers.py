@@ -65,6 +65,9 @@ class WorkerProcess:
         self.port = Submitter(node, core_worker.session, setup.submitter)
         self._pidfd = -1
         self._last_seq = 0
+        self._last_kind: tuple[int, int, int] | None = None
+        """The last task that ended here, by its sequence, function and options: what it left running may say something
+        when the program has let go of it. No reference to the task itself, whose descriptors close with it."""
         self._run_epoch = 0
         self._is_collected = False
         self._functions: set[int] = set()
@@ -268,7 +271,11 @@ class WorkerProcess:
         if self.lines.unfinished:
             for end in ends:
                 self._finish_lines(end.seq)
-        self._last_seq = ends[-1].seq if ends else self._last_seq
+        if ends:
+            self._last_seq = ends[-1].seq
+            last = self.core.session.tasks.get(self._last_seq)
+            if last is not None:
+                self._last_kind = last.seq, last.function, last.options
         self.node.core.on_results(self.core, ends, self.node.now(), blobs)
 
     def _not_kept(self, end: End, why: str) -> End:
@@ -337,11 +344,11 @@ class WorkerProcess:
     def _print(self, seq: int, stream: int, data: bytes) -> None:
         whole = self.lines.feed(seq, stream, data)
         if whole:
-            self.node.print_lines(self.core.session, seq, stream, whole)
+            self.node.print_lines(self.core.session, seq, stream, whole, self._last_kind)
 
     def _finish_lines(self, seq: int) -> None:
         for stream, line in self.lines.finish(seq):
-            self.node.print_lines(self.core.session, seq, stream, line)
+            self.node.print_lines(self.core.session, seq, stream, line, self._last_kind)
 
     # How it ends.
 

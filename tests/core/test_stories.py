@@ -480,7 +480,7 @@ def test_what_a_program_submitted_and_a_parent_keeps_from_starting_is_refused_to
     shell.turn()
     end = shell.end_of(session, 2)
     assert end.kind == EndKind.REFUSED
-    assert "memory it asks for are held by tasks that wait" in decode_failure(end.payload).text
+    assert "tasks that wait for others hold all memory it asks for" in decode_failure(end.payload).text
 
 
 def test_a_worker_that_does_not_leave_when_told_is_killed() -> None:

@@ -20,6 +20,7 @@ from abi import errors
 from abid.output import LINE_BYTES_MAX
 from tests.system.harness import Daemon, eventually, rss_bytes
 from tests.system.inside import run, session, start
+from tests.system.scripts import status
 from tests.system.words import Ear, hold, let_go, say
 
 LINE = re.compile(r"\((?P<name>\S+) (?P<id>[0-9a-z]{8})\) (?P<text>.*)")
@@ -265,6 +266,38 @@ def test_what_a_thread_or_process_of_a_task_says_after_its_end_is_said_in_its_na
     assert by_task(seen, "leaves_a_thread")[ref.short] == ["later"]
 
 
+def test_what_is_said_after_the_program_has_let_go_of_the_task_has_its_name_too(
+    program: Daemon, capsys: pytest.CaptureFixture[str], ear: Ear, tmp_path: Path
+) -> None:
+    path, gate = ear.path, str(tmp_path / "gate")
+
+    @abi.remote
+    def leaves_a_thread() -> None:
+        def later() -> None:
+            hold(gate)
+            print("later")
+            say(path, "said")
+
+        threading.Thread(target=later, daemon=True).start()
+
+    ref = leaves_a_thread.remote()
+    short = ref.short
+    abi.get(ref)
+    del ref
+    eventually(lambda: status(program)["tasks"]["held"] == 0, "it is let go")
+    let_go(gate)
+    ear.hear()
+    seen = ""
+
+    def there() -> bool:
+        nonlocal seen
+        seen += capsys.readouterr().out
+        return seen != ""
+
+    eventually(there, "the line of the thread")
+    assert by_task(seen, "leaves_a_thread")[short] == ["later"]
+
+
 def test_a_task_that_replaces_the_streams(program: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     @abi.remote
     def replaces() -> int:
@@ -326,7 +359,7 @@ abi.get([speaks.remote(n) for n in range(40)])
             """The same tasks are under way in two looks, half a second apart."""
             first = shared.json("abi", "status")["tasks"]
             time.sleep(0.5)
-            return first["running"] > 0 and first == shared.json("abi", "status")["tasks"]
+            return bool(first["running"] > 0 and first == shared.json("abi", "status")["tasks"])
 
         eventually(printing_stalls, "everybody waits for the reader")
         assert rss_bytes(shared.pid) - before < 32 << 20

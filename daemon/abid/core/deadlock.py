@@ -52,7 +52,7 @@ def on_timer(board: Board, now: int) -> None:
         return
     lacking = board.resources.lacking(queue.shape)
     if lacking:
-        text = f"all {', '.join(sorted(lacking))} it asks for are held by tasks that wait for others"
+        text = f"tasks that wait for others hold all {', '.join(sorted(lacking))} it asks for"
     else:
         text = f"all {len(board.workers)} workers wait for others, and workers.processes_max allows no more of them"
     text = f"it can never start: {text}"
