@@ -4,9 +4,9 @@
 msgpack. There a frame carries a **list** of items of the one type that its kind names (``ITEMS``), because batching
 decides everything: one frame of hundreds of tasks costs little more than a frame of one.
 
-Within a session numbers are local: a task is its ``seq``, functions and options are small indexes that were defined once.
-Structs are arrays on the wire and untracked by the garbage collector, since a million of them may wait at once. Durations
-are nanoseconds, sizes are bytes, resources are units of 1/10000.
+Within a session numbers are local: a task is its ``seq``, functions and options are small indexes, defined once.
+Structs are arrays on the wire and untracked by the garbage collector, since a million of them may wait at once. Durations are
+nanoseconds, sizes are bytes, resources are units of 1/10000.
 """
 
 from __future__ import annotations
@@ -420,8 +420,8 @@ ITEMS: Final[dict[Kind, type[Item] | type[int]]] = {
     Kind.COMMAND_ENDED: CommandEnded,
     Kind.COMMAND_SIGNAL: CommandSignal,
 }
-"""A frame of kind K carries ``list[ITEMS[K]]``. A RELEASE is bare sequences (one hold less each): there is one for every
-task, and a struct would cost more than it says."""
+"""A frame of kind K carries ``list[ITEMS[K]]``. A RELEASE is bare sequences (one hold less each): there is one for
+every task, and a struct would cost more than it says."""
 
 
 class Interpreter(msgspec.Struct):

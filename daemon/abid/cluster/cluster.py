@@ -364,17 +364,18 @@ class Cluster:
         """The port that this host will take, if nobody else takes it in the meantime. Raises UsageError."""
         port = self.config.integer("network.port")
         last = port + PORTS_TRIED_MAX if self._may_move and port else port
+        why = ""
         for candidate in range(port, last + 1):
             try:
                 server = await self._loop.create_server(asyncio.Protocol, self._listen_on(), candidate)
             except OSError as error:
-                problem = error
+                why = error.strerror or str(error)
                 continue
             found = int(server.sockets[0].getsockname()[1])
             server.close()
             await server.wait_closed()
             return found
-        raise UsageError(f"port {port} cannot be opened: {problem.strerror}", hint="set network.port to a free one")
+        raise UsageError(f"port {port} cannot be opened: {why}", hint="set network.port to a free one")
 
     def _addresses_at(self, port: int) -> tuple[str, ...]:
         text = self.config.text("network.address")

@@ -55,7 +55,7 @@ def next_change(configuration: Configuration, members: Mapping[int, Standing], l
     if len(configuration.voters) < wanted and ready:
         return Proposal((Change(ChangeKind.VOTER, ready[0]),))
     for number in gone:
-        if configuration.voters != {number} or ready:  # somebody has to be left
+        if configuration.voters != frozenset({number}) or ready:  # somebody has to be left
             dead = [voter for voter in voters if not members[voter].alive]
             return _replace(configuration, number, ChangeKind.REMOVE, ready, wanted, dead)
     if len(voters) > wanted:
