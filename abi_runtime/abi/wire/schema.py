@@ -5,8 +5,8 @@ msgpack. There a frame carries a **list** of items of the one type that its kind
 decides everything: one frame of hundreds of tasks costs little more than a frame of one.
 
 Within a session numbers are local: a task is its ``seq``, functions and options are small indexes, defined once.
-Structs are arrays on the wire and untracked by the garbage collector, since a million of them may wait at once. Durations are
-nanoseconds, sizes are bytes, resources are units of 1/10000.
+Structs are arrays on the wire and untracked by the garbage collector, since a million of them may wait at once.
+Durations are nanoseconds, sizes are bytes, resources are units of 1/10000.
 """
 
 from __future__ import annotations
