@@ -23,7 +23,30 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for wrong arguments."""
-        raise UsageError(message, hint=f"`{self.prog} --help` shows what it takes")
+        raise UsageError(message, hint=f"{_nearest(message, self)}`{self.prog} --help` shows what it takes")
+
+
+def _nearest(message: str, parser: argparse.ArgumentParser) -> str:
+    """For an option that there is not: the one that was meant, if one is near."""
+    _, found, words = message.partition("unrecognized arguments: ")
+    wrong = words.split(" ")[0].partition("=")[0]
+    if not found or not wrong.startswith("--"):
+        return ""
+    import difflib
+
+    near = difflib.get_close_matches(wrong, _options(parser), n=1)
+    return f"did you mean `{near[0]}`? " if near else ""
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Its own, and those of its actions, of which argparse does not say which one was asked for."""
+    found: dict[str, None] = {}
+    for action in parser._actions:
+        found.update(dict.fromkeys(action.option_strings))
+        if isinstance(action.choices, dict):
+            for below in action.choices.values():
+                found.update(dict.fromkeys(_options(below)))
+    return list(found)
 
 
 class _Action(Parser):

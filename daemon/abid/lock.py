@@ -17,6 +17,8 @@ from abi.errors import AbiError
 
 ESTATE_WAIT_S = 10.0
 """How long the processes of a daemon that was killed may take to go: they are killed at once, so this is generous."""
+HOLDER_WAIT_S = 0.5
+"""How long who took a lock may take to write its pid: two system calls, on a host that has much else to do."""
 
 
 class AlreadyRunning(AbiError):
@@ -48,11 +50,21 @@ def _take(path: Path, message: str, hint: str) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
+        holder = _holder(fd)
         os.close(fd)
         raise AlreadyRunning(message.format(holder=holder, folder=path.parent), hint=hint) from None
     rename_owner(fd)
     return fd
+
+
+def _holder(fd: int) -> str:
+    """The pid in the lock. Its owner writes it a moment after it took the lock; until then it is that of one long gone."""
+    deadline = time.monotonic() + HOLDER_WAIT_S
+    while True:
+        pid = os.pread(fd, 64, 0).decode("ascii", "replace").strip()
+        if (pid.isdecimal() and os.path.exists(f"/proc/{pid}")) or time.monotonic() > deadline:
+            return pid or "unknown"
+        time.sleep(0.002)
 
 
 def rename_owner(fd: int) -> None:

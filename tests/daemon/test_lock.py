@@ -21,6 +21,19 @@ def test_the_second_is_told_who_runs(tmp_path: Path) -> None:
     os.close(lock.take(tmp_path))
 
 
+@pytest.mark.parametrize("before", ["", "4194305\n"])  # no pid is as high
+def test_one_that_has_just_begun_is_told_by_its_pid_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    fd = lock.take(tmp_path)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, before.encode(), 0)
+    monkeypatch.setattr("abid.lock.time.sleep", lambda seconds: lock.rename_owner(fd))
+    with pytest.raises(lock.AlreadyRunning, match=f"pid {os.getpid()},"):
+        lock.take(tmp_path)
+    os.close(fd)
+
+
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("precious")
     (tmp_path / "abid.lock").symlink_to(tmp_path / "elsewhere")

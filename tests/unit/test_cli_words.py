@@ -10,6 +10,7 @@ import pytest
 from abi import exits, masking
 from abi.errors import AbiError, Busy, ConfigError, DaemonUnreachable, Denied, GetTimeoutError, NotFound, UsageError
 from abi_cli import quantities
+from abi_cli.main import main
 from abi_cli.output import job, text
 
 
@@ -92,6 +93,22 @@ def test_exit_codes_of_errors(error: AbiError, code: int) -> None:
 )
 def test_exit_codes_of_jobs(ended: dict[str, Any], code: int) -> None:
     assert exits.of_job(ended) == code
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["submit", "--nmae", "x", "--", "true"], "did you mean `--name`? `abi submit --help` shows what it takes"),
+        (["submit", "--cpsu=2", "true"], "did you mean `--cpus`? `abi submit --help` shows what it takes"),
+        (["cluster", "token", "--use", "2"], "did you mean `--uses`? `abi cluster --help` shows what it takes"),
+        (["submit", "--xyzzy", "true"], "`abi submit --help` shows what it takes"),
+    ],
+)
+def test_a_slip_in_an_option_is_told_what_was_meant(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].strip() == hint
 
 
 def test_control_characters_are_taken_out() -> None:
