@@ -58,7 +58,7 @@ def _take(path: Path, message: str, hint: str) -> int:
 
 
 def _holder(fd: int) -> str:
-    """The pid in the lock. Its owner writes it a moment after it took the lock; until then it is that of one long gone."""
+    """The pid in the lock, which its owner writes a moment after it took it; until then it is that of one long gone."""
     deadline = time.monotonic() + HOLDER_WAIT_S
     while True:
         pid = os.pread(fd, 64, 0).decode("ascii", "replace").strip()
