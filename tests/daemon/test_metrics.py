@@ -220,7 +220,7 @@ def test_the_words_of_a_real_daemon() -> None:
         assert promlint.problems(alone) == []
         found = values(alone)
         assert (found["abi_cpus"], found["abi_jobs{done}"], found["abi_tasks_ended_total{ok}"]) == (2, 1, 1)
-        assert (found["abi_network_enabled"], found["abi_nodes{alive}"], "abi_raft_term" in found) == (1, 0, False)
+        assert (found["abi_network_enabled"], found["abi_nodes{alive}"], "abi_raft_term" in found) == (1, 1, False)
         assert daemon.run("abi", "cluster", "init").returncode == 0
         founded = exposition(daemon.json("abi", "status"), daemon.json("abi", "network", "status"))
         assert promlint.problems(founded) == []
