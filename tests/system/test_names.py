@@ -70,6 +70,9 @@ def test_an_interpreter_in_such_a_directory(daemon: Daemon) -> None:
     folder = latin_folder(daemon)
     os.symlink(sys.prefix, os.path.join(folder, b"python"))
     executable = os.path.join(folder, b"python", os.fsencode(os.path.relpath(sys.executable, sys.prefix)))
+    alone = subprocess.run([executable, "-c", "import msgspec"], capture_output=True, text=True, timeout=60)
+    if "surrogates not allowed" in alone.stderr:
+        pytest.skip("this Python (3.12 and newer) loads no extension module from such a directory")
     assert run(daemon, folder, executable) == "the same world\n"
 
 
