@@ -18,6 +18,7 @@ from abi.wire.peers import PEER_PROTOCOL, STRANGER_BYTES_MAX, Greeting, Join, Pe
 from abid.cluster import strangers, tls
 from abid.cluster.authority import BACKDATE_S, CERTIFICATE_S
 from abid.cluster.credentials import Credentials
+from abid.cluster.link import State
 from abid.cluster.refusal import Code, PeerRefused
 from tests.daemon.cluster.hosts import CLUSTER, LOCALHOST, WAIT_S, Ca, Host, Wire, hosts, run
 
@@ -386,8 +387,14 @@ def test_who_says_nothing_is_sent_away(tmp_path: Path, monkeypatch: pytest.Monke
         async with hosts(ca.member(A), ca.member(B)) as (a, b), undisturbed(a, b):
             assert await _exchange(b.address, b"") == b""
             assert await _exchange(b.address, client_hello()[:100]) == b""
-            wire = Wire()
+            # A handshake takes as long as the machine likes: the time is over when it is up, and not before.
+            monkeypatch.setattr(strangers, "GREETING_S", WAIT_S)
+            wire, knocking = Wire(), b.peers._door.strangers
             await wire.dial(b.address, tls.member(ca.member(C)))
+            async with asyncio.timeout(WAIT_S):
+                while not (links := [link for link in knocking._timers if link.state is State.OPEN]):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+            knocking._on_silence(links[0])
             assert (await words(wire))[0] == Code.SILENT
             await counted(b, Code.SILENT, 3)
 
