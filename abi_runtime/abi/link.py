@@ -29,6 +29,7 @@ from time import monotonic, monotonic_ns, sleep
 from typing import Any, Final
 
 from abi.errors import ProtocolError, ReentrantWait
+from abi.follower import Follower
 from abi.guard import NO_GUARD, Guard
 from abi.helper import LINGER_S, Helper
 from abi.outgoing import Outgoing
@@ -89,7 +90,6 @@ class Link:
         self.lost = False
         self.closed = False
         self.why = ""
-        self._leader = 0
         self._table = table
         self._outgoing = Outgoing()
         self._make_locks()
@@ -99,8 +99,10 @@ class Link:
     def _make_locks(self) -> None:
         self._lead = threading.Lock()
         self._sending = threading.Lock()
-        self._followers: list[_Follower] = []
-        self._waiting: set[int] = set()  # threads in ``wait``
+        self._followers: list[Follower] = []
+        self._busy: set[int] = set()
+        """Threads that send or receive. A signal's handler that interrupted one must not, in the same thread: it would
+        wait for a lock, or for a lead, that is given up only after it has returned."""
         self.helper = Helper(self, self._linger_s)
 
     def _adopt(self, sock: socket.socket) -> None:
@@ -121,11 +123,17 @@ class Link:
         never wait for each other. A connection that breaks here is noticed by the next that receives."""
         if not (self.outbox or self.releases or self._outgoing):
             return
+        me = threading.get_ident()
+        if me in self._busy:
+            self.helper.arm()
+            return
         guard = self._own_guard()
         guard.enter()
         try:
+            self._busy.add(me)
             self._send_all(guard, leads=False)
         finally:
+            self._busy.discard(me)
             guard.leave()
 
     def _send_all(self, guard: Guard, *, leads: bool) -> None:
@@ -134,7 +142,7 @@ class Link:
 
     def flush_now(self) -> None:
         """Send what the kernel takes at once, and no more: for a goodbye."""
-        if not self.lost:
+        if not self.lost and threading.get_ident() not in self._busy:
             self._push()
 
     def _push(self) -> bool:
@@ -208,7 +216,7 @@ class Link:
         # A handler came in the middle of a wait. Frames may be half digested below, the lead is taken if it leads, and
         # if it follows, whoever passes the lead on wakes that one.
         me = threading.get_ident()
-        if me in self._waiting:
+        if me in self._busy:
             if timeout == 0:
                 return False
             raise ReentrantWait
@@ -217,29 +225,37 @@ class Link:
         guard.enter()
         try:
             try:
-                self._waiting.add(me)
-                self.flush()
+                self._busy.add(me)
+                if self.outbox or self.releases or self._outgoing:
+                    self._send_all(guard, leads=False)
                 if self._lead.acquire(blocking=False):
                     return self._lead_until(done, deadline, guard)
                 return self._follow(done, deadline, guard)
             finally:
-                self._waiting.discard(me)
+                self._busy.discard(me)
         finally:
             guard.leave()
 
     def receive_now(self) -> None:
-        """Take what is there unless another thread does so already."""
-        if self._lead.acquire(blocking=False):
-            guard = self._own_guard()
-            guard.enter()
-            try:
-                if self.lost:
-                    self._recover(guard)
-                elif self._receive(0.0, guard):
-                    self._notify()
-            finally:
-                self._release_lead()
-                guard.leave()
+        """Take what is there unless another thread does so already, or this one below us."""
+        me = threading.get_ident()
+        if me in self._busy:
+            return
+        guard = self._own_guard()
+        guard.enter()
+        try:
+            self._busy.add(me)
+            if self._lead.acquire(blocking=False):
+                try:
+                    if self.lost:
+                        self._recover(guard)
+                    elif self._receive(0.0, guard):
+                        self._notify()
+                finally:
+                    self._release_lead()
+        finally:
+            self._busy.discard(me)
+            guard.leave()
 
     @property
     def is_led(self) -> bool:
@@ -268,7 +284,7 @@ class Link:
     def _follow(self, done: Callable[[], bool], deadline: float | None, guard: Guard) -> bool:
         # 1. this thread finds the lead taken. 2. the leader leaves and looks for followers. So: register first,
         # then try again; whoever leaves after that finds us.
-        me = _Follower(done)
+        me = Follower(done)
         self._followers.append(me)
         try:
             while True:
@@ -363,6 +379,8 @@ class Link:
             self.delivered()
 
     def _release_lead(self) -> None:
+        if self.closed:
+            self._discard()
         self._lead.release()
         self._pass_on()
         if not self.helper.state and self.busy():
@@ -387,15 +405,11 @@ class Link:
         """With the lead: try once for another connection, and pause if that failed. Whether to go on waiting."""
         if self.closed:
             return False
-        self._leader = threading.get_ident()
-        try:
-            guard.pause()
-            pause_s = None if self.on_lost is None else self.on_lost()
-            guard.resume()
-            if self.lost and pause_s is None:
-                self.close()
-        finally:
-            self._leader = 0
+        guard.pause()
+        pause_s = None if self.on_lost is None else self.on_lost()
+        guard.resume()
+        if self.lost and pause_s is None:
+            self.close()
         self._notify()
         if not self.lost:
             return True
@@ -431,9 +445,9 @@ class Link:
         for follower in tuple(self._followers):
             follower.wake()
         self.helper.stop()
-        if self._leader == threading.get_ident():  # closing is what ``on_lost`` came to
-            self._discard()
-        elif self._lead.acquire(timeout=1):  # its number must not be another file's while somebody receives on it
+        if threading.get_ident() in self._busy:
+            return  # what a handler interrupted, or ``on_lost`` is a part of, discards it when it gives up the lead
+        if self._lead.acquire(timeout=1):  # its number must not be another file's while somebody receives on it
             self._discard()
             self._release_lead()
 
@@ -455,24 +469,6 @@ class Link:
         if self.guard is NO_GUARD or threading.get_ident() != _main_thread().ident:
             return NO_GUARD
         return self.guard
-
-
-class _Follower:
-    """A thread that waits for the leader. ``wake`` may come before ``sleep`` and any number of times."""
-
-    __slots__ = ("_lock", "done")
-
-    def __init__(self, done: Callable[[], bool]) -> None:
-        self.done = done
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def sleep(self, timeout: float) -> bool:
-        return self._lock.acquire(timeout=timeout)
-
-    def wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is awake already
-            self._lock.release()
 
 
 def _always() -> bool:

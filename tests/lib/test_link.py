@@ -316,6 +316,54 @@ def test_a_handler_does_not_wait_in_the_middle_of_a_wait(pair: Pair, leads: bool
         other.join(10)
 
 
+def test_a_handler_may_send_in_the_middle_of_a_send(pair: Pair) -> None:
+    """The kernel takes no more, so it interrupts the thread that has the sending lock and the lead."""
+    said: list[object] = []
+
+    def on_alarm(_number: int, _frame: object) -> None:
+        pair.link.outbox.append((Kind.PUT, Put(2, b"late")))
+        pair.link.flush()
+        pair.link.flush_now()
+        with pytest.raises(errors.ReentrantWait):
+            pair.link.wait(lambda: False, 10)
+        said.append("raised")
+        reader.start()
+
+    received = bytearray()
+
+    def read() -> None:
+        while not received.endswith(pack(Kind.PUT, encode_items([Put(2, b"late")]))):
+            received.extend(pair.peer.recv(1 << 20))
+
+    reader = threading.Thread(target=read)
+    pair.link.outbox.append((Kind.PUT, Put(1, bytes(4 << 20))))
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        pair.link.flush()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    reader.join(20)
+    assert not reader.is_alive()
+    assert said == ["raised"]
+    assert len(received) > 4 << 20
+
+
+def test_a_handler_may_close_in_the_middle_of_a_wait(pair: Pair) -> None:
+    def on_alarm(_number: int, _frame: object) -> None:
+        pair.link.close()
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert not pair.link.wait(lambda: False, 20)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert pair.link.sock.fileno() == -1, "and its descriptor is given back"
+
+
 def test_many_interrupts_at_any_moment(pair: Pair) -> None:
     """A stream of ends and a stream of signals: every end arrives once, whatever the signals hit."""
     main = threading.main_thread().ident
