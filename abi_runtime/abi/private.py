@@ -130,18 +130,23 @@ class PrivateDaemon:
         return ":\n" + "\n".join("    " + line for line in lines) if lines else ""
 
     def stop(self) -> None:
-        """End it and wait for that; kill it if it does not. Only in the process that started it."""
+        """End it and wait for that; kill it if it does not, or at a Ctrl-C. Only in the process that started it."""
         if os.getpid() != self.owner:
             return
         deadline = time.monotonic() + STOP_SECONDS
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGTERM)  # the second says: at once
-        while not self._is_gone():
-            if time.monotonic() > deadline:
-                self._signal(signal.SIGKILL)
-                deadline = float("inf")
-            time.sleep(0.002)
-        self._remove()
+        try:
+            while not self._is_gone():
+                if time.monotonic() > deadline:
+                    self._signal(signal.SIGKILL)
+                    deadline = float("inf")
+                time.sleep(0.002)
+        except KeyboardInterrupt:
+            self._signal(signal.SIGKILL)
+            raise
+        finally:
+            self._remove()
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._is_gone():

@@ -89,19 +89,21 @@ def shutdown() -> None:
     with _starting:
         daemons = [daemon for daemon in (_daemon, _early) if daemon is not None]
         _daemon = _early = None
-        if _is_connected():
-            from abi import session as sessions
+        try:
+            if _is_connected():
+                from abi import session as sessions
 
-            session = sessions.current()
-            if session.submitter == 0:
-                session.close()
-                sessions.set_current(None)
-        elif _opened is not None:  # it was lost
-            _opened.close()
-            sys.modules["abi.session"].set_current(None)
-        _opened, _asked = None, _Asked()
-        for daemon in daemons:
-            daemon.stop()
+                session = sessions.current()
+                if session.submitter == 0:
+                    session.close()
+                    sessions.set_current(None)
+            elif _opened is not None:  # it was lost
+                _opened.close()
+                sys.modules["abi.session"].set_current(None)
+        finally:
+            _opened, _asked = None, _Asked()
+            for daemon in daemons:
+                daemon.stop()
 
 
 def begin() -> None:
@@ -260,7 +262,9 @@ def _candidates(address: str | None) -> list[str]:
 
 
 def _at_exit() -> None:
-    with contextlib.suppress(Exception):  # the interpreter ends: whatever it is, nobody can act on it
+    # The interpreter ends: whatever it is, nobody can act on it. A further Ctrl-C has it end sooner, which is all that
+    # it can ask for now.
+    with contextlib.suppress(Exception, KeyboardInterrupt):
         shutdown()
 
 

@@ -162,6 +162,34 @@ def test_a_program_that_ctrl_c_ends_dies_of_it(nowhere: Nowhere) -> None:
     nowhere.await_nothing()
 
 
+def test_a_second_ctrl_c_ends_it_sooner_and_without_a_trace(nowhere: Nowhere) -> None:
+    """The second comes while the first one's exit waits for the private daemon to end."""
+    text = (
+        HEAD
+        + """
+import abi.private
+class Interrupted:
+    monotonic = staticmethod(time.monotonic)
+    @staticmethod
+    def sleep(_seconds):
+        print("interrupted", flush=True)
+        signal.raise_signal(signal.SIGINT)
+abi.get(echo.remote(1))
+abi.private.time = Interrupted
+signal.raise_signal(signal.SIGINT)
+"""
+    )
+    program = start_script(nowhere, write_script(nowhere.folder, text, "interrupted_twice.py"))
+    try:
+        assert program.wait() == -signal.SIGINT
+        assert program.out.count(b"interrupted") == 1
+        assert b"atexit" not in program.err
+        assert program.err.count(b"Traceback") == 1, program.err
+    finally:
+        program.close()
+    nowhere.await_nothing()
+
+
 def test_ctrl_c_during_the_start_and_then_on(nowhere: Nowhere) -> None:
     script = (
         HEAD
