@@ -198,10 +198,14 @@ class WorkerProcess:
 
     def _fail(self, record: Record, why: str) -> None:
         """A call that cannot be sent, since it asks for an object that is none."""
-        failure = Failure("ProtocolError", why, host=self.node.host)
+        failure = self._failure("ProtocolError", why, record)
         end = End(record.seq, EndKind.ERROR, encode_failure(failure), record.attempt)
         self.node.core.on_results(self.core, [end], self.node.now(), None)
         self.node.touch()
+
+    def _failure(self, type_name: str, text: str, record: Record | None) -> Failure:
+        name = "" if record is None else self.node.core.board.task_name(self.core.session, record)
+        return Failure(type_name, text, host=self.node.host, task_name=name)
 
     def recall(self) -> tuple[int, int]:
         """Take back what has not started; the number of the call that has (0: none), and since when."""
@@ -279,7 +283,8 @@ class WorkerProcess:
         self.node.core.on_results(self.core, ends, self.node.now(), blobs)
 
     def _not_kept(self, end: End, why: str) -> End:
-        failure = Failure("QueueFullError", f"its result is not kept: {why}", host=self.node.host)
+        record = self.core.session.tasks.get(end.seq)
+        failure = self._failure("QueueFullError", f"its result is not kept: {why}", record)
         return End(end.seq, EndKind.ERROR, encode_failure(failure), end.attempt, 0, end.ran_ns)
 
     def _on_dropped(self, items: list[Any], fds: list[int]) -> None:
