@@ -129,15 +129,18 @@ class Daemon(Place):
         self.log_path = self.folder / "log"
         self.start()
 
+    def program(self) -> list[str]:
+        """What the interpreter is to run."""
+        if not self._before:
+            return ["-m", "abid"]
+        return ["-c", f"{self._before}\nimport sys\nfrom abid.main import main\nsys.exit(main())"]
+
     def start(self) -> None:
         """Start it (again), in the foreground, and return when it says that it is ready."""
-        program = ["-m", "abid"]
-        if self._before:
-            program = ["-c", f"{self._before}\nimport sys\nfrom abid.main import main\nsys.exit(main())"]
         read_fd, write_fd = os.pipe()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "start", *self.flags, "--ready-fd", str(write_fd)],
+                [sys.executable, *self.program(), "start", *self.flags, "--ready-fd", str(write_fd)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
