@@ -1,0 +1,292 @@
+"""A cluster that loses its leader: killed, without power, stopped for a while; or loses everybody at once."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from abi.errors import AbiError
+from tests.torture.figures import Figure, percentile, seen
+from tests.torture.fleet import POLL_S, Fleet
+from tests.torture.ledger import Ledger, Said
+from tests.torture.scenario import Options, Scenario
+
+KNOWN_S_P99: Final = 1.0
+KNOWN_S_WORST: Final = 3.0
+STOPPED_S: Final = 5.0
+CLAIMS_MAX: Final = 40
+"""Acknowledged in one turn before everybody is killed; how many, by lot."""
+TOLD_EACH: Final = 10
+
+
+# --- a leader is lost for good, and comes back as a follower ----------------------------------------------------------
+
+
+def leader_killed(options: Options) -> list[Figure]:
+    return _lost(options, Fleet.kill)
+
+
+def leader_powered_off(options: Options) -> list[Figure]:
+    return _lost(options, Fleet.power_off)
+
+
+def _lost(options: Options, lose: Callable[[Fleet, int], None]) -> list[Figure]:
+    """The clock runs from before the leader is lost. A client asks a survivor for a name at once after that."""
+    known_s: list[float] = []
+    written_s: list[float] = []
+    back_s: list[float] = []
+    terms: list[int] = []
+    wrong_voters: list[str] = []
+    lots = random.Random(options.seed)
+    with Fleet(3) as fleet, ThreadPoolExecutor(1) as client:
+        fleet.form()
+        ledger = Ledger(fleet.ask)
+        voters = fleet.status(0)["voters"]
+        for turn in range(options.times):
+            leader, term = fleet.await_leader()
+            survivors = [number for number in fleet.up() if number != leader]
+            asked = lots.choice(survivors)
+            start = time.monotonic()
+            lose(fleet, leader)
+            written = client.submit(_first_write, ledger, asked, f"name-{turn}", start)
+            _, new_term = fleet.await_leader(leader, among=survivors, above=term)
+            known_s.append(time.monotonic() - start)
+            terms.append(new_term - term)
+            written_s.append(written.result())
+            back = time.monotonic()
+            fleet.restart(leader)
+            fleet.await_settled()
+            back_s.append(time.monotonic() - back)
+            wrong = _wrong_voters(fleet, voters)
+            wrong_voters += wrong
+            for words in wrong:
+                options.tell(words)
+            _tell(options, turn, f"known after {known_s[-1]:.3f} s, written after {written_s[-1]:.3f} s")
+        _look_everywhere(fleet, ledger, ledger.names)
+    return [
+        Figure("leader known, p99", percentile(known_s, 99), "s", KNOWN_S_P99),
+        Figure("leader known, worst", max(known_s), "s", KNOWN_S_WORST),
+        seen("leader known, median", percentile(known_s, 50), "s"),
+        seen("first write done, median", percentile(written_s, 50), "s"),
+        seen("first write done, p99", percentile(written_s, 99), "s"),
+        seen("first write done, worst", max(written_s), "s"),
+        seen("terms that one change took, most", max(terms), ""),
+        seen("back and following, started anew, p99", percentile(back_s, 99), "s"),
+        Figure("looks that showed wrong voters", len(wrong_voters), "", 0),
+        _wrong_answers(ledger, options),
+    ]
+
+
+def _first_write(ledger: Ledger, host: int, name: str, start: float) -> float:
+    """When a name was given, in seconds after ``start``."""
+    said = ledger.claim(host, name, f"host-{host}")
+    assert said is Said.DONE, f"the claim of {name} ended with {said}"
+    return time.monotonic() - start
+
+
+def _wrong_voters(fleet: Fleet, voters: list[str]) -> list[str]:
+    shown = [(number, fleet.status(number)["voters"]) for number in fleet.up()]
+    return [f"{number} names {found}" for number, found in shown if found != voters]
+
+
+# --- a leader is stopped, and wakes -----------------------------------------------------------------------------------
+
+
+def leader_stopped(options: Options) -> list[Figure]:
+    """While it is stopped, names change hands through the others. What it is asked when it wakes lies in its sockets
+    before it does, so that it cannot have heard of anything when it begins to answer."""
+    known_s: list[float] = []
+    written_s: list[float] = []
+    followed_s: list[float] = []
+    answered: list[Said] = []
+    with Fleet(3) as fleet, ThreadPoolExecutor(len(_ON_WAKING) + 1) as clients:
+        fleet.form()
+        ledger = Ledger(fleet.ask)
+        for turn in range(options.times):
+            leader, term = fleet.await_leader()
+            survivors = [number for number in fleet.up() if number != leader]
+            for kind in ("moved", "kept", "freed"):
+                ledger.claim(leader, f"{kind}-{turn}", "old")
+            asking = _Asking(fleet, ledger, leader, turn, clients)
+            start = time.monotonic()
+            fleet.freeze(leader)
+            written = clients.submit(_first_write, ledger, survivors[0], f"first-{turn}", start)
+            fleet.await_leader(leader, among=survivors, above=term)
+            known_s.append(time.monotonic() - start)
+            written_s.append(written.result())
+            _move(ledger, survivors, turn)
+            time.sleep(max(0.0, start + STOPPED_S - time.monotonic()))
+            asking.send()
+            fleet.thaw(leader)
+            woken = time.monotonic()
+            answered += asking.answers()
+            fleet.await_settled()
+            followed_s.append(time.monotonic() - woken)
+            _look_everywhere(fleet, ledger, [name for name in ledger.names if name.endswith(f"-{turn}")])
+            _tell(options, turn, f"known after {known_s[-1]:.3f} s, following {followed_s[-1]:.3f} s after it woke")
+        _look_everywhere(fleet, ledger, ledger.names)
+    return [
+        _wrong_answers(ledger, options),
+        Figure("questions on waking without an answer", answered.count(Said.NOTHING), "", 0, "target"),
+        seen("questions on waking", len(answered), ""),
+        seen("another leader known, median", percentile(known_s, 50), "s"),
+        seen("another leader known, worst", max(known_s), "s"),
+        seen("first write done, worst", max(written_s), "s"),
+        seen("following after waking, median", percentile(followed_s, 50), "s"),
+        seen("following after waking, worst", max(followed_s), "s"),
+    ]
+
+
+def _move(ledger: Ledger, survivors: list[int], turn: int) -> None:
+    """What the old leader does not hear of."""
+    one, other = survivors
+    ledger.release(one, f"moved-{turn}", "old")
+    ledger.claim(other, f"moved-{turn}", "new")
+    ledger.release(other, f"freed-{turn}", "old")
+    ledger.claim(one, f"taken-{turn}", "new")
+
+
+_ON_WAKING: Final[dict[str, Callable[[Ledger, int, str], Said]]] = {
+    "moved": lambda ledger, host, name: ledger.look(host, name),
+    "taken": lambda ledger, host, name: ledger.claim(host, name, "old"),
+    "fresh": lambda ledger, host, name: ledger.claim(host, name, "old"),
+    "freed": lambda ledger, host, name: ledger.release(host, name, "old"),
+    "kept": lambda ledger, host, name: ledger.release(host, name, "old"),
+}
+"""What is asked of the old leader, and of which name: a stale read, two stale writes, and two that may be done."""
+
+
+class _Asking:
+    """The questions for when it wakes, each on a connection that was made while it could still accept one."""
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, leader: int, turn: int, clients: ThreadPoolExecutor) -> None:
+        self._fleet, self._ledger, self._leader = fleet, ledger, leader
+        self._go = threading.Event()
+        connected = threading.Barrier(len(_ON_WAKING) + 1)
+        self._names = {f"{kind}-{turn}" for kind in _ON_WAKING}
+        self._answers: list[Future[Said]] = [
+            clients.submit(self._ask, ask, f"{kind}-{turn}", connected) for kind, ask in _ON_WAKING.items()
+        ]
+        connected.wait(timeout=30)
+
+    def _ask(self, ask: Callable[[Ledger, int, str], Said], name: str, connected: threading.Barrier) -> Said:
+        self._fleet.connect(self._leader)
+        connected.wait(timeout=30)
+        self._go.wait()
+        return ask(self._ledger, self._leader, name)
+
+    def send(self) -> None:
+        """Returns when all are being asked."""
+        self._go.set()
+        while not self._names <= self._ledger.open:
+            time.sleep(POLL_S)
+
+    def answers(self) -> list[Said]:
+        return [answer.result() for answer in self._answers]
+
+
+# --- everybody is killed ----------------------------------------------------------------------------------------------
+
+
+def all_killed(options: Options) -> list[Figure]:
+    """Three members and a guest, which joins in every second turn with the token of the turn before, and leaves when
+    its membership has outlived everybody. Names are claimed through all members until the moment of the kill, and the
+    last fact to be acknowledged before it is the token or the membership.
+
+    A killed process takes nothing of the kernel's with it: what this shows is that nothing is acknowledged that lies in
+    a daemon's memory only. What a power cut leaves of the disk is the simulation's matter (torn writes).
+    """
+    lots = random.Random(options.seed)
+    led_s: list[float] = []
+    lost: list[str] = []
+    members, guest, token = [0, 1, 2], 3, ""
+    with Fleet(4) as fleet, ThreadPoolExecutor(len(members)) as clients:
+        fleet.form(members)
+        ledger = Ledger(fleet.ask)
+        for turn in range(options.times):
+            before = ledger.acknowledged
+            claiming = [clients.submit(_claim_on, ledger, number, turn) for number in members]
+            goal = before + lots.randint(1, CLAIMS_MAX)
+            while ledger.acknowledged < goal and not any(one.done() for one in claiming):
+                time.sleep(POLL_S)
+            is_guest = turn % 2 == 1
+            if is_guest:
+                lost += _refusal(f"the token of turn {turn - 1}", lambda: fleet.ask(guest, "cluster-join", token=token))  # noqa: B023
+            else:
+                token = str(fleet.ask(lots.choice(members), "cluster-token")["token"])
+            fleet.kill(*range(len(fleet)))
+            for one in claiming:
+                one.result()
+            start = time.monotonic()
+            fleet.restart(*range(len(fleet)))
+            fleet.await_leader(among=members)
+            led_s.append(time.monotonic() - start)
+            fleet.await_settled([*members, guest] if is_guest else members)
+            _look_everywhere(fleet, ledger, [name for name in ledger.names if name.startswith(f"turn-{turn}-")])
+            if is_guest:
+                fleet.ask(guest, "cluster-leave")
+                fleet.await_settled(members)
+            _tell(
+                options, turn, f"{ledger.acknowledged - before} names acknowledged, led again after {led_s[-1]:.3f} s"
+            )
+        _look_everywhere(fleet, ledger, ledger.names)
+    for words in lost:
+        options.tell(words)
+    return [
+        _wrong_answers(ledger, options),
+        Figure("tokens that were made and are gone", len(lost), "", 0),
+        seen("names acknowledged, and all there", ledger.acknowledged, ""),
+        seen("led again after the start of all, median", percentile(led_s, 50), "s"),
+        seen("led again after the start of all, worst", max(led_s), "s"),
+    ]
+
+
+def _claim_on(ledger: Ledger, host: int, turn: int) -> None:
+    """Until nobody answers any more."""
+    number = 0
+    while ledger.claim(host, f"turn-{turn}-{host}-{number}", f"host-{host}") is Said.DONE:
+        number += 1
+
+
+def _refusal(what: str, ask: Callable[[], object]) -> list[str]:
+    try:
+        ask()
+    except AbiError as error:
+        return [f"{what}: {error.code}: {error.message}"]
+    return []
+
+
+# --- for all ----------------------------------------------------------------------------------------------------------
+
+
+def _look_everywhere(fleet: Fleet, ledger: Ledger, names: list[str]) -> None:
+    """Ask every member that is up who holds each name."""
+    members = [number for number in fleet.up() if fleet.status(number)["joined"]]
+    for name in names:
+        for number in members:
+            said = ledger.look(number, name)
+            assert said is Said.DONE, f"host {number} does not say who holds {name}"
+
+
+def _wrong_answers(ledger: Ledger, options: Options) -> Figure:
+    assert ledger.acknowledged, "nothing was acknowledged: nothing was examined"
+    for words in ledger.wrong:
+        options.tell(words)
+    return Figure("answers that cannot be true", len(ledger.wrong), "", 0)
+
+
+def _tell(options: Options, turn: int, words: str) -> None:
+    if options.times <= TOLD_EACH or (turn + 1) % TOLD_EACH == 0:
+        options.tell(f"{turn + 1} of {options.times}: {words}")
+
+
+SCENARIOS: Final = (
+    Scenario("leader_killed", "kill -9 of the leading daemon: how soon another leads", leader_killed, 100),
+    Scenario("leader_powered_off", "the leader's host goes without a packet", leader_powered_off, 100),
+    Scenario("leader_stopped", "the leader sleeps for 5 s while others lead: nothing stale", leader_stopped, 50),
+    Scenario("all_killed", "every daemon killed at once: what was acknowledged is there", all_killed, 50),
+)
