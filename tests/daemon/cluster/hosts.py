@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -13,7 +14,7 @@ import uvloop
 
 from abi.wire.peers import Join, Renew
 from abid.cluster import credentials as stored
-from abid.cluster import secret
+from abid.cluster import secret, tls
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject, new_key_and_request
 from abid.cluster.credentials import Credentials
@@ -144,3 +145,11 @@ class Wire(Owner):
         self.ended.set_result(why)
         if not self.secured.done():
             self.secured.cancel()
+
+
+def client_hello() -> bytes:
+    """The first bytes of an honest handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.unverified().wrap_bio(incoming, outgoing).do_handshake()
+    return outgoing.read()

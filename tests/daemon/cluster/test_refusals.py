@@ -20,7 +20,7 @@ from abid.cluster.authority import BACKDATE_S, CERTIFICATE_S
 from abid.cluster.credentials import Credentials
 from abid.cluster.link import State
 from abid.cluster.refusal import Code, PeerRefused
-from tests.daemon.cluster.hosts import CLUSTER, LOCALHOST, WAIT_S, Ca, Host, Wire, hosts, run
+from tests.daemon.cluster.hosts import CLUSTER, LOCALHOST, WAIT_S, Ca, Host, Wire, client_hello, hosts, run
 
 A, B, C = "0000000a", "0000000b", "0000000c"
 OTHER_CLUSTER = "c1a57e5000000002"
@@ -409,14 +409,6 @@ def test_the_host_itself_is_no_peer(tmp_path: Path) -> None:
             assert a.told == []
 
     run(story())
-
-
-def client_hello() -> bytes:
-    """The first bytes of an honest handshake."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        tls.unverified().wrap_bio(incoming, outgoing).do_handshake()
-    return outgoing.read()
 
 
 async def _exchange(address: str, said: bytes, source: str = LOCALHOST) -> bytes:
