@@ -31,7 +31,7 @@ from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
 from abid.core.cluster import commands
-from abid.core.cluster.facts import Facts, Result
+from abid.core.cluster.facts import ADDRESSES_MAX, Facts, Result
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.messages import Snapshot
 from abid.raft_store import RaftStore
@@ -316,7 +316,7 @@ class Cluster:
         self.addresses = member.peers.addresses = self._addresses_at(self.port)
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
-        member.announce(self._host, self.addresses)
+        member.announce(self._host, self.addresses[:ADDRESSES_MAX])
 
     def _on_forgotten(self, peer: Peer, missing: str) -> None:
         """This host's disk was restored: go on as somebody who has promised nothing."""

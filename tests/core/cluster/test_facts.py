@@ -7,7 +7,16 @@ import pytest
 
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
-from abid.core.cluster.facts import NAME_CHARS_MAX, TOKENS_MAX, Facts, Result
+from abid.core.cluster.facts import (
+    ADDRESSES_MAX,
+    GONE_MAX,
+    NAME_CHARS_MAX,
+    RENEWALS_MAX,
+    REVOKED_MAX,
+    TOKENS_MAX,
+    Facts,
+    Result,
+)
 
 DIGEST = b"d" * 32
 
@@ -177,3 +186,80 @@ def test_what_a_newer_release_means_is_not_guessed(asker: Asker) -> None:
 def test_what_is_shown_holds_no_secret(asker: Asker) -> None:
     create(asker)
     assert "digest" not in str(asker.facts.shown())
+
+
+def test_of_those_that_left_only_the_latest_requests_are_remembered(asker: Asker) -> None:
+    """Also of hosts whose disk was restored, again and again, each time under another number."""
+    create(asker, uses=10_000)
+    for _ in range(GONE_MAX):
+        number = admit(asker, "bb").value
+        assert isinstance(number, int)
+        leaver = Asker(asker.facts, number)
+        assert not leaver.ask(commands.Announce, number=number, name="b", addresses=()).refused
+        again = leaver.ask(commands.Readmit, number=number).value
+        assert isinstance(again, int)
+        leave = Asker(asker.facts, again)
+        leaving = leave.make(commands.Remove, number=again, revoke=False)
+        assert not asker.facts.apply(leaving).refused
+        assert not asker.facts.apply(leaving).refused, "its answer was lost, and it asks again"
+    assert list(asker.facts.members) == [1]
+    assert len(asker.facts.applied) == 1 + GONE_MAX
+    assert again in asker.facts.applied
+    assert 1 in asker.facts.applied, "who is there is not forgotten"
+
+
+def test_what_one_who_was_removed_asked_for_has_its_effect_once(asker: Asker) -> None:
+    create(asker)
+    admit(asker, "bb")
+    other = Asker(asker.facts, 2)
+    claim = other.make(commands.ClaimName, name="n", owner="bb")
+    first = asker.facts.apply(claim)
+    asker.ask(commands.Remove, number=2, revoke=True)
+    asker.ask(commands.ReleaseName, name="n", owner="bb")
+    assert asker.facts.apply(claim) == first
+    assert asker.facts.names == {}
+
+
+def test_those_that_were_sent_away_first_are_forgotten_at_last_whatever_the_clocks_say(asker: Asker) -> None:
+    create(asker, uses=2 * REVOKED_MAX, ends_ms=10**15)
+    for count in range(REVOKED_MAX + 2):
+        asker.at_ms = 10**14 if count % 2 else 0
+        asker.ask(commands.Remove, number=admit(asker, f"n{count}").value, revoke=True)
+    assert len(asker.facts.revoked) == REVOKED_MAX
+    assert [asker.facts.is_revoked(f"n{count}") for count in (0, 1, 2, REVOKED_MAX + 1)] == [False, False, True, True]
+
+
+def test_renewals_are_remembered_up_to_a_number(asker: Asker) -> None:
+    for count in range(RENEWALS_MAX + 1):
+        assert not asker.ask(commands.NoteRenewal, serial_number=f"{count:x}", key=b"k").refused
+    assert len(asker.facts.renewals) == RENEWALS_MAX
+    assert asker.facts.renewed_for("0") is None
+    assert asker.ask(commands.NoteRenewal, serial_number="1", key=b"other").refused == "renewed_before"
+    assert asker.facts.renewed_for("0") is None, "what was refused makes nobody forget"
+
+
+def test_a_member_and_a_name_take_no_more_room_than_they_may(asker: Asker) -> None:
+    many = tuple(f"10.0.0.{number}:1" for number in range(100))
+    asker.ask(commands.Announce, number=1, name="one", addresses=many)
+    assert asker.facts.members[1].addresses == many[:ADDRESSES_MAX]
+    assert asker.ask(commands.ClaimName, name="n", owner="o" * (NAME_CHARS_MAX + 1)).refused == "usage"
+    assert asker.facts.names == {}
+
+
+def test_what_is_forgotten_is_the_same_from_a_snapshot_on(asker: Asker) -> None:
+    """Who comes late gets a snapshot and forgets from then on as all the others do."""
+    create(asker, uses=10_000)
+    late = Facts()
+    for count in range(GONE_MAX + 200):
+        if count == GONE_MAX - 100:
+            late = Facts.decoded(asker.facts.encoded())
+        token = {"token": "t", "digest": DIGEST}
+        joining = asker.make(commands.Admit, **token, node=f"n{count}", name="n", addresses=())
+        number = asker.facts.apply(joining).value
+        assert isinstance(number, int)
+        leaving = Asker(asker.facts, number).make(commands.Remove, number=number, revoke=bool(count % 2))
+        asker.facts.apply(leaving)
+        if late.cluster:
+            late.apply(joining)
+            late.apply(leaving)
+    assert late.encoded() == asker.facts.encoded()

@@ -2,6 +2,9 @@
 
 ``apply`` is a function of the facts and the command alone; the same log makes the same facts everywhere. A command that
 cannot be has no effect, and its result says why.
+
+All that is kept is bounded by a number, and where something has to go it is what came first, never what is oldest by
+somebody's clock: a host whose clock is a year ahead must not make all the others forget whom they sent away.
 """
 
 from __future__ import annotations
@@ -20,6 +23,15 @@ NAMES_MAX: Final = 100_000
 NAME_CHARS_MAX: Final = 255
 MEMBERS_MAX: Final = 10_000
 """Ten times the largest cluster that we think of."""
+ADDRESSES_MAX: Final = 12
+"""Of one member, the best ones: as many as it may name when it joins."""
+GONE_MAX: Final = 1_000
+"""Of those that are no members any more, the last request is remembered of so many: an answer that was lost is asked
+for again within seconds, in which nowhere near so many leave."""
+REVOKED_MAX: Final = 10_000
+"""Beyond it, who was sent away first is forgotten. What it shows at a handshake runs out within a month of that day."""
+RENEWALS_MAX: Final = 20_000
+"""Beyond it, the first are forgotten: each member would have slept through the end of two certificates since."""
 
 
 class Member(msgspec.Struct):
@@ -73,6 +85,7 @@ class Facts(msgspec.Struct):
     renewals: dict[str, bytes] = {}
     """For which key each certificate was renewed that had run out."""
     applied: dict[int, Applied] = {}
+    """By origin; who asked last stands at the end."""
 
     def apply(self, command: AnyCommand) -> Result:
         """Its effect, once, and its result, as often as it comes."""
@@ -82,8 +95,18 @@ class Facts(msgspec.Struct):
                 return before.result
             return Result("stale", "this request was overtaken by a later one of the same origin")
         result = self._do(command)
+        self.applied.pop(command.origin, None)
         self.applied[command.origin] = Applied(command.serial, result)
+        self._forget_the_gone()
         return result
+
+    def _forget_the_gone(self) -> None:
+        """What was asked by members that left, or that go on under another number, but for the latest of them."""
+        over = len(self.applied) - len(self.members) - GONE_MAX
+        if over > 0:
+            gone = [origin for origin in self.applied if origin not in self.members]
+            for origin in gone[:over]:
+                del self.applied[origin]
 
     def _do(self, command: AnyCommand) -> Result:
         match command:
@@ -151,13 +174,13 @@ class Facts(msgspec.Struct):
 
     def _add(self, number: int, node: str, name: str, addresses: tuple[str, ...], at_ms: int) -> None:
         self.next_number = max(self.next_number, number + 1)
-        self.members[number] = Member(number, node, name, addresses, at_ms)
+        self.members[number] = Member(number, node, name, addresses[:ADDRESSES_MAX], at_ms)
 
     def _announce(self, command: commands.Announce) -> Result:
         member = self.members.get(command.number)
         if member is None:
             return Result("unknown", f"there is no member {command.number}")
-        member.name, member.addresses = command.name, command.addresses
+        member.name, member.addresses = command.name, command.addresses[:ADDRESSES_MAX]
         return Result()
 
     def _remove(self, command: commands.Remove) -> Result:
@@ -167,9 +190,9 @@ class Facts(msgspec.Struct):
         if len(self.members) == 1:
             return Result("last", "the last member cannot leave; `abi cluster leave` on it ends the cluster")
         del self.members[command.number]
-        self.applied.pop(command.number, None)
         if command.revoke:
             self.revoked[member.node] = command.at_ms
+            _keep_last(self.revoked, REVOKED_MAX)
         return Result(value=member.node)
 
     def of_node(self, node: str) -> Member | None:
@@ -185,6 +208,7 @@ class Facts(msgspec.Struct):
         key = self.renewals.setdefault(command.serial_number, command.key)
         if key != command.key:
             return Result("renewed_before", "this certificate ran out and was renewed before")
+        _keep_last(self.renewals, RENEWALS_MAX)
         return Result()
 
     # Tokens.
@@ -207,6 +231,8 @@ class Facts(msgspec.Struct):
     def _claim(self, command: commands.ClaimName) -> Result:
         if not 0 < len(command.name) <= NAME_CHARS_MAX:
             return Result("usage", f"a name has 1 to {NAME_CHARS_MAX} characters")
+        if len(command.owner) > NAME_CHARS_MAX:
+            return Result("usage", f"a name's owner is told in {NAME_CHARS_MAX} characters")
         held = self.names.get(command.name)
         if held is not None and held.owner != command.owner:
             return Result("taken", f"{command.name!r} is held by {held.owner}", held.owner)
@@ -242,6 +268,12 @@ class Facts(msgspec.Struct):
         told["tokens"] = {name: {"uses": t.uses, "ends_ms": t.ends_ms} for name, t in self.tokens.items()}
         del told["applied"]
         return told
+
+
+def _keep_last(noted: dict[str, Any], count: int) -> None:
+    """So many; what was noted first goes."""
+    while len(noted) > count:
+        del noted[next(iter(noted))]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
