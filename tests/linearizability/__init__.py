@@ -1,0 +1,1 @@
+"""Whether what clients saw could have happened one thing at a time."""
