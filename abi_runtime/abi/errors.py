@@ -75,11 +75,8 @@ class Denied(AbiError):
     code = "denied"
 
 
-class Busy(AbiError):
-    """The daemon's queue is full. Nothing was accepted: try again after
-    `retry_after_ms` milliseconds, or wait for some results first."""
-
-    code = "busy"
+class _NotNow(AbiError):
+    """Says when to come again."""
 
     def __init__(
         self,
@@ -91,6 +88,13 @@ class Busy(AbiError):
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.retry_after_ms = retry_after_ms
+
+
+class Busy(_NotNow):
+    """The daemon's queue is full. Nothing was accepted: try again after
+    `retry_after_ms` milliseconds, or wait for some results first."""
+
+    code = "busy"
 
 
 class QueueFullError(Busy):
@@ -145,22 +149,11 @@ class Timeout(AbiError, TimeoutError):
     code = "request_timed_out"
 
 
-class CircuitOpen(AbiError):
+class CircuitOpen(_NotNow):
     """A circuit breaker refused a call at once, since those before it failed. Nothing was called: try again after
     `retry_after_ms` milliseconds, when it lets probes through."""
 
     code = "circuit_open"
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        code: str | None = None,
-        hint: str = "",
-        retry_after_ms: int = 0,
-    ) -> None:
-        super().__init__(message, code=code, hint=hint)
-        self.retry_after_ms = retry_after_ms
 
 
 class PayloadError(AbiError, ValueError):
