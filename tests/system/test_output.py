@@ -237,9 +237,11 @@ def test_nested_tasks_print_in_the_program(program: Daemon, capsys: pytest.Captu
     assert capsys.readouterr().out == f"(the-child {short}) from the child\n"
 
 
-def test_what_a_thread_or_process_of_a_task_says_after_its_end_is_said_in_its_name(
-    program: Daemon, capsys: pytest.CaptureFixture[str], ear: Ear, tmp_path: Path
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_a_thread_of_a_task_says_after_its_end_is_said_in_its_name(
+    program: Daemon, capsys: pytest.CaptureFixture[str], ear: Ear, tmp_path: Path, kept: bool
 ) -> None:
+    """Whether or not the program has let go of the task."""
     path, gate = ear.path, str(tmp_path / "gate")
 
     @abi.remote
@@ -251,40 +253,12 @@ def test_what_a_thread_or_process_of_a_task_says_after_its_end_is_said_in_its_na
 
         threading.Thread(target=later, daemon=True).start()
 
-    ref = leaves_a_thread.remote()
-    abi.get(ref)
-    let_go(gate)
-    ear.hear()
-    seen = ""
-
-    def there() -> bool:
-        nonlocal seen
-        seen += capsys.readouterr().out
-        return seen != ""
-
-    eventually(there, "the line of the thread")
-    assert by_task(seen, "leaves_a_thread")[ref.short] == ["later"]
-
-
-def test_what_is_said_after_the_program_has_let_go_of_the_task_has_its_name_too(
-    program: Daemon, capsys: pytest.CaptureFixture[str], ear: Ear, tmp_path: Path
-) -> None:
-    path, gate = ear.path, str(tmp_path / "gate")
-
-    @abi.remote
-    def leaves_a_thread() -> None:
-        def later() -> None:
-            hold(gate)
-            print("later")
-            say(path, "said")
-
-        threading.Thread(target=later, daemon=True).start()
-
-    ref = leaves_a_thread.remote()
-    short = ref.short
-    abi.get(ref)
-    del ref
-    eventually(lambda: status(program)["tasks"]["held"] == 0, "it is let go")
+    refs = [leaves_a_thread.remote()]
+    short = refs[0].short
+    abi.get(refs)
+    if not kept:
+        refs.clear()
+        eventually(lambda: status(program)["tasks"]["held"] == 0, "it is let go")
     let_go(gate)
     ear.hear()
     seen = ""

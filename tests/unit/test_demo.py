@@ -136,22 +136,19 @@ def test_a_limit_must_be_a_number_of_files() -> None:
 
 def test_the_whole_demo_on_a_few_files(tmp_path: Path) -> None:
     """A real daemon, a real kill, a real job; in directories of its own, of which nothing is left."""
-    done = subprocess.run(
-        [sys.executable, "-m", "abi_cli.demo", "--limit", "120"],
-        env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "kill -9" in done.stdout
-    assert done.stdout.count("  holds  ") == 5
-    assert list(tmp_path.iterdir()) == []
+    see(tmp_path, "--limit", "120")
 
 
 def test_the_demo_of_three_hosts(tmp_path: Path) -> None:
+    see(tmp_path, "--hosts", "3")
+
+
+def see(folder: Path, *options: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "abi_cli.demo", "--hosts", "3"],
-        env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=100,
+        [sys.executable, "-m", "abi_cli.demo", *options],
+        env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill -9" in done.stdout
     assert done.stdout.count("  holds  ") == 5
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
