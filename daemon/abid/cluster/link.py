@@ -10,7 +10,8 @@ own, for which OpenSSL lets go of the interpreter: handshakes of strangers do no
       └─────────────────┴──────── end ────────────┘
 
 A client's connection begins at once. One that was accepted is held when its first bytes have come, until its owner
-lets it begin; so a thousand that say nothing cost a socket each. ENDED is told to the owner once (``on_ended``); last
+lets it begin; so a thousand that say nothing cost a socket each, and who goes while it is held is gone at once, and
+takes nobody's turn. ENDED is told to the owner once (``on_ended``); last
 words may still be on their way then, and when the transport itself is gone, ``on_gone`` says so.
 """
 
@@ -44,6 +45,8 @@ both sides know that something was lost."""
 UNACKNOWLEDGED_MS_MAX: Final = 10_000
 """After this long without a sign that what we sent has come, the kernel ends the connection (RFC 5482): a member is
 dead by then."""
+HELD_BYTES_MAX: Final = 16 * 1024
+"""Of one that is held: what a handshake begins with is a tenth of it, and nobody says more before it is answered."""
 TLS_HANDSHAKE: Final = 0x16
 """With this every TLS connection begins (RFC 8446, 5.1)."""
 
@@ -101,6 +104,7 @@ class Link(asyncio.Protocol):
         """Made when the handshake begins: most that knock under an attack never get there."""
         self._step: asyncio.Future[OSError | None] | None = None
         """Of the handshake, in the thread."""
+        self._held_bytes = 0
         self._reader = FrameReader(STRANGER_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
 
@@ -181,19 +185,28 @@ class Link(asyncio.Protocol):
                 self._shake(self._tls)
             else:
                 self._advance(self._tls)
-        elif data[0] != TLS_HANDSHAKE:
+        elif self._held_bytes == 0 and data[0] != TLS_HANDSHAKE:
             self._end(refused(Code.PLAIN_TEXT, "what it says is not TLS"), last_words=False)
         else:
+            self._hold(len(data))
+
+    def _hold(self, count: int) -> None:
+        """So many bytes more, of one whose turn has not come. It is read on, or we would not see it go."""
+        is_first = self._held_bytes == 0
+        self._held_bytes += count
+        if self._held_bytes > HELD_BYTES_MAX:
             assert self._transport is not None
             self._transport.pause_reading()
+        if is_first:
             self.owner.on_first_bytes(self)
 
     def eof_received(self) -> bool:
-        self._end(None)
+        self._end(None, last_words=self.state is State.OPEN)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(PeerRefused(f"connection lost: {exc}") if exc else None, last_words=False)
+        is_stranger = self.accepted and self.state is not State.OPEN  # of whose going there is nothing to tell
+        self._end(PeerRefused(f"connection lost: {exc}") if exc and not is_stranger else None, last_words=False)
         self.owner.on_gone(self)
 
     # Inside.

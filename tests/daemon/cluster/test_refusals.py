@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -423,6 +424,35 @@ async def _exchange(address: str, said: bytes, source: str = LOCALHOST) -> bytes
         return b""
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+def test_who_goes_while_it_waits_for_its_turn_is_gone_at_once(tmp_path: Path, is_reset: bool) -> None:
+    """It takes no turn and no room: else who knocks and runs away would hold up the door for seconds."""
+
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A), ca.member(B)) as (a, b), undisturbed(a, b):
+            knocking = b.peers._door.strangers
+            while knocking._bucket.take(asyncio.get_running_loop().time()):
+                pass
+            _, writer = await asyncio.open_connection(*b.address.split(":"))
+            writer.write(client_hello())
+            async with asyncio.timeout(WAIT_S):
+                while not knocking._waiting:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0)
+                (link,) = knocking._waiting[LOCALHOST]
+                if is_reset:
+                    sock = writer.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.close()
+                while b.peers.stranger_count:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            assert link.state is State.ENDED
+            assert link._tls is None, "no handshake began"
+            assert not b.peers.refusals
+
+    run(story())
 
 
 def test_a_thousand_slow_handshakes_disturb_nobody(tmp_path: Path) -> None:
