@@ -302,6 +302,7 @@ class Member:
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
         self.consensus.step_down()
+        self.peers.on_woken()
         if self.discoverer is not None:
             self.discoverer.on_woken()
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, Protocol
 
 from abi.errors import AbiError
 from abi.version import __version__
@@ -139,6 +139,16 @@ class Peers:
             if peer.identity.not_after <= now:
                 peer.refuse(refused(Code.EXPIRED, "the certificate that this connection was made with has run out"))
 
+    def on_woken(self) -> None:
+        """This host slept, and the others, or a firewall between, may have given up what looks open here: connections
+        over which nobody answers end, and are dialled anew."""
+        for peer in list(self.connected.values()):
+            self._test(self._end_if_silent(peer))
+
+    async def _end_if_silent(self, peer: Peer) -> None:
+        if not await peer.answers(PROBE_S):
+            peer.abandon(refused(Code.SILENT, "nobody answered after this host's sleep"))
+
     def close(self) -> None:
         """Close the port, and say goodbye to all."""
         self._door.close()
@@ -207,13 +217,16 @@ class Peers:
         if old is not None:
             if (words.started, words.moment) <= old.said:
                 raise refused(Code.DUPLICATE, "there is a connection already")
-            test = self._loop.create_task(self._replace(old, link, words))
-            self._tests.add(test)
-            test.add_done_callback(self._tests.discard)
+            self._test(self._replace(old, link, words))
         elif words.node in self._greeting and self.node < words.node:
             raise refused(Code.DUPLICATE, "both dialled at once; the other connection stays")
         else:
             self._welcome(link, words)
+
+    def _test(self, test: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(test)
+        self._tests.add(task)
+        task.add_done_callback(self._tests.discard)
 
     async def _replace(self, old: Peer, link: Link, words: Greeting) -> None:
         """The peer seems to have lost its connection with us, which is there for all we know."""

@@ -148,6 +148,29 @@ def test_the_higher_node_gives_its_own_attempt_up_for_the_lower_ones(tmp_path: P
     run(story())
 
 
+def test_after_a_sleep_connections_over_which_nobody_answers_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test is c, whose host lost power meanwhile."""
+    monkeypatch.setattr(peers_module, "PROBE_S", 0.2)
+
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        c_credentials = ca.member(C)
+        async with hosts(ca.member(A), ca.member(B), c_credentials) as (a, b, c):
+            await a.peers.dial([b.address], WAIT_S)
+            silent = Wire()
+            link = await silent.dial(a.address, tls.member(c_credentials))
+            await silent.secured
+            link.send(PeerKind.HELLO, c.peers.words())
+            await a.until_told("connected", C)
+            a.peers.on_woken()
+            await a.until_told("closed", C, False)
+            assert list(a.peers.connected) == [B]
+
+    run(story())
+
+
 def test_a_dial_that_is_refused_as_a_duplicate_waits_for_the_other_connection(tmp_path: Path) -> None:
     async def story() -> None:
         ca = Ca(tmp_path)

@@ -1,0 +1,49 @@
+"""A host that was suspended: its boot time went on while its monotonic time stood still."""
+
+from __future__ import annotations
+
+from tests.system.harness import Daemon
+from tests.system.test_cluster import Hosts, await_status, hosts, status
+
+__all__ = ["hosts"]
+
+SLEPT_S = 3600
+SLEEPER = """
+import os, time
+_clock_gettime_ns = time.clock_gettime_ns
+
+def clock_gettime_ns(clock):
+    slept = os.path.exists(os.path.join(os.environ["ABI_STATE_DIR"], "slept"))
+    return _clock_gettime_ns(clock) + (clock == time.CLOCK_BOOTTIME and slept) * 3600 * 10**9
+
+time.clock_gettime_ns = clock_gettime_ns
+"""
+"""The kernel's clocks cannot be set for one process while it runs."""
+
+
+def sleep(host: Daemon) -> None:
+    """As if it had been suspended for an hour just now."""
+    (host.state_dir / "slept").touch()
+    host.await_log(f"suspended for {SLEPT_S}")
+
+
+def test_a_leader_that_was_suspended_steps_down_and_all_go_on(hosts: Hosts) -> None:
+    """What it may have missed is another leader; so it asks before it leads on, and judges nobody meanwhile."""
+    members = hosts.cluster(3, before=SLEEPER)
+    before = status(members[0])
+    assert before["leader"] == before["node"]
+    sleep(members[0])
+    after = await_status(members[0], lambda told: told["leader"] and told["term"] > before["term"], "an election")
+    for member in members:
+        told = await_status(member, lambda told: told["term"] >= after["term"] and told["leader"], "all know of it")
+        assert [node["state"] for node in told["nodes"]] == ["alive"] * 3
+
+
+def test_a_follower_that_was_suspended_disturbs_nobody(hosts: Hosts) -> None:
+    members = hosts.cluster(3, before=SLEEPER)
+    before = status(members[0])
+    sleep(members[1])
+    members[1].json("abi", "cluster", "token")
+    after = status(members[1])
+    assert (after["leader"], after["term"]) == (before["leader"], before["term"])
+    assert [node["state"] for node in after["nodes"]] == ["alive"] * 3
