@@ -35,7 +35,7 @@ class Room:
 
 LEAVES = ("abi.ids", "abi.errors")
 SHELL = (
-    *("wire", "objects", "transport", "control", "breaker", "ids", "errors", "spin"),
+    *("wire", "objects", "transport", "control", "breaker", "backoff", "ids", "errors", "spin"),
     *("addresses", "config", "paths", "mounts", "version", "interpreter", "amounts", "exits", "masking", "processes"),
 )
 

@@ -196,11 +196,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "network.request_timeout_ms", 30_000,
-        "How long a peer may take to answer one request; not how long a task may run.", 10,
+        "How long one request to a peer or the cluster may take, all its tries together; not how long a task may run.", 10,
     ),
     Option(
         "network.max_retries", "integer", 3, "retries",
-        "How often a request that may be repeated is sent again after it was lost; a task's own retries are apart.",
+        "How often a lost request is sent again, if it may be; waits for a leader and a task's own retries are apart.",
         0, 100,
     ),
     Option(

@@ -11,7 +11,7 @@ from abi_cli.parser import subcommands
 
 SUMMARY = "The hosts of this cluster, and how this one stands with them."
 ANSWER_S = 60.0
-HEAD = ("NODE", "NAME", "STATE", "ROLE", "CORES", "GPU", "ADDRESS")
+HEAD = ("NODE", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +100,7 @@ def _table(told: Object) -> str:
             _role(each),
             each["cpu_cores"] or "?",
             "yes" if each["has_gpu"] else "",
+            _breaker(each),
             text.clean(each["address"]),
         )
         for each in told["nodes"]
@@ -111,6 +112,15 @@ def _role(each: Object) -> str:
     if each["leader"]:
         return "leader"
     return "voter" if each["voter"] else ""
+
+
+def _breaker(each: Object) -> str:
+    """Of a peer: whether it may be asked, or in how many seconds again."""
+    breaker = each.get("breaker")
+    if breaker is None:
+        return ""
+    seconds = -(-breaker["retry_after_ms"] // 1000)
+    return f"{breaker['state']}, {seconds} s" if breaker["state"] == "open" else str(breaker["state"])
 
 
 def _alone(told: Object) -> str:

@@ -5,32 +5,42 @@
 3. The facts remember each origin's last serial: what was taken twice has its effect once (``facts.apply``).
 
 So a host asks for one thing at a time, and what it asks for next has a higher serial.
+
+How long, and how often. All of it ends after ``network.request_timeout_ms``, in which two things may happen:
+
+- *Nobody leads*, or who was asked leads no more. That is no failure: an election takes up to a second. It is waited
+  for, the time being the only limit, and whoever is elected is asked at once. A question that is under way when another
+  leads is given up for the same reason.
+- *Who leads was not reached*, or the connection broke. It is asked again after pauses with full jitter
+  (``abi.backoff``), ``network.max_retries`` times; another leader, or the same in another term, so many times anew.
+  A circuit breaker that is open ends it at once, and so does an answer that did not come in time: no time is left then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from abi.errors import AbiError, NodeUnreachable, Timeout
+from abi.backoff import Backoff, Tries
+from abi.errors import AbiError, Timeout
+from abid.cluster.breakers import FAILURES, BreakerOpen
 from abid.cluster.consensus import Consensus, NotLeader, Superseded
 from abid.cluster.peer import Peer
 from abid.cluster.reach import Reach
-from abid.cluster.refusal import PeerRefused
-from abid.cluster.requests import Body, PeerSaidNo, Requests
+from abid.cluster.requests import BUSY, Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
 from abid.core.cluster.facts import Result
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 AGAIN_S: Final = (0.05, 0.15)
-"""Between two attempts, by lot: an election takes half a second."""
+"""Until it is looked again who leads, by lot; a change is noticed at once."""
 COMMAND, READ = "command", "read"
 NOT_LEADER: Final = "not_leader"
 """The code by which a member says that it cannot, and that another may."""
@@ -43,73 +53,132 @@ class NoLeader(AbiError):
 
 
 class Asking:
-    """``serial`` is the first of this life of the daemon, above all of earlier ones."""
+    """``serial`` is the first of this life of the daemon, above all of earlier ones. ``timeout_s`` and ``retries`` are
+    asked for each request."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         consensus: Consensus,
-        requests: Requests,
         reach: Reach,
         node_of: Callable[[int], str | None],
         draw: Callable[[float, float], float],
         serial: int,
         timeout_s: Callable[[], float],
+        retries: Callable[[], int],
     ) -> None:
         self._loop = loop
         self._consensus = consensus
-        self._requests = requests
         self._reach = reach
         self._node_of = node_of
         self._draw = draw
         self._serial = serial
         self._timeout_s = timeout_s
+        self._retries = retries
         self._turn = asyncio.Lock()
+        self._led = self._leads
+        self._while_led: set[asyncio.Timeout] = set()
+        """What is waited for only as long as nobody else leads."""
+
+    def on_change(self) -> None:
+        """Perhaps somebody else leads, or nobody does."""
+        if self._led != self._leads:
+            self._led = self._leads
+            waited_for, self._while_led = self._while_led, set()
+            for limit in waited_for:
+                if not limit.expired():
+                    limit.reschedule(self._loop.time())
+
+    @property
+    def _leads(self) -> tuple[int, int]:
+        """Who, 0 for nobody, and in which term."""
+        return self._consensus.leader, self._consensus.raft.term
 
     async def command(self, kind: Callable[..., AnyCommand], **words: Any) -> Result:
-        """Have it done. A result that is refused is returned, not raised. Raises NoLeader."""
-        async with self._turn:
+        """Have it done. A result that is refused is returned, not raised.
+
+        Raises NoLeader; NodeUnreachable, PeerRefused or Timeout when there is a leader, and asking it failed.
+        """
+        ends = self._loop.time() + self._timeout_s()
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise self._no_leader(AbiError("what this host asked for before has no answer yet")) from None
+        try:
             self._serial += 1
             number = self._consensus.raft.number
             command = kind(origin=number, serial=self._serial, at_ms=time.time_ns() // 1_000_000, **words)
-            return await self._ask(lambda: self.propose(command), COMMAND, {"command": commands.encode(command)})
+            body = {"command": commands.encode(command)}
+            return await self._ask(lambda: self.propose(command), COMMAND, body, ends)
+        finally:
+            self._turn.release()
 
     async def read(self, what: str, **words: Any) -> Result:
-        """Have the leader look, when its facts are as fresh as this moment. Raises NoLeader."""
-        return await self._ask(lambda: self.look(what, words), READ, {"what": what, "words": words})
-
-    async def _ask(self, here: Callable[[], Any], verb: str, body: Body) -> Result:
+        """Have the leader look, when its facts are as fresh as this moment. Raises what ``command`` does."""
         ends = self._loop.time() + self._timeout_s()
+        return await self._ask(lambda: self.look(what, words), READ, {"what": what, "words": words}, ends)
+
+    async def _ask(self, here: Callable[[], Awaitable[Result]], verb: str, body: Body, ends: float) -> Result:
+        asked, tries = (0, 0), self._tries(ends)
         why: AbiError = NotLeader(0)
         while (left := ends - self._loop.time()) > 0:
+            if self._consensus.leader and asked != self._leads:
+                asked, tries = self._leads, self._tries(ends)
+            pause_s = self._draw(*AGAIN_S)
             try:
-                async with asyncio.timeout(left):
-                    return await self._ask_leader(here, verb, body, left)
-            except TimeoutError:
-                break
-            except (NotLeader, Superseded, NodeUnreachable, PeerRefused, Timeout) as error:
+                return await self._ask_leader(here, verb, body, left)
+            except (NotLeader, Superseded) as error:
                 why = error
-            await asyncio.sleep(self._draw(*AGAIN_S))
-        raise NoLeader(
-            f"the cluster did not answer within {self._timeout_s():.3g} s: {why.message}",
-            hint="a majority of its voters has to be up; `abi network status` shows them",
-        )
+            except (*FAILURES, PeerSaidNo) as error:
+                wait_ns = tries.on_failure(error, self._now_ns())
+                if wait_ns is None:
+                    raise _counted(error, tries) from None
+                pause_s, why = wait_ns / 1e9, error
+            except TimeoutError:  # another leads, or the time is over
+                pause_s, why = 0.0, Superseded("what was asked was not agreed on by then")
+            with contextlib.suppress(TimeoutError):
+                await self._unless_another_leads(asyncio.sleep(pause_s))
+        raise self._no_leader(why)
 
-    async def _ask_leader(self, here: Callable[[], Any], verb: str, body: Body, left: float) -> Result:
+    async def _ask_leader(self, here: Callable[[], Awaitable[Result]], verb: str, body: Body, left: float) -> Result:
+        """Raises TimeoutError when another leads now."""
         consensus = self._consensus
         if consensus.is_leader:
-            result: Result = await here()
-            return result
+            return await self._unless_another_leads(here(), self._loop.time() + left)
         node = self._node_of(consensus.leader)
         if node is None:
             raise NotLeader(0)
         try:
-            answer = await self._requests.ask(await self._reach.peer(node), verb, body, left)
+            answer = await self._unless_another_leads(self._reach.ask(node, verb, body, left))
         except PeerSaidNo as error:
             if error.code == NOT_LEADER:
                 raise NotLeader(0) from None
             raise
         return msgspec.convert(answer, Result)
+
+    async def _unless_another_leads(self, work: Awaitable[T], ends: float | None = None) -> T:
+        """Raises TimeoutError when leadership has changed, or time is over, before it was done."""
+        async with asyncio.timeout_at(ends) as limit:
+            self._while_led.add(limit)
+            try:
+                return await work
+            finally:
+                self._while_led.discard(limit)
+
+    def _tries(self, ends: float) -> Tries:
+        now = self._loop.time()
+        policy = Backoff(max_retries=self._retries(), budget_ms=max(0, int((ends - now) * 1000)))
+        return Tries(policy, lambda: self._draw(0.0, 1.0), self._now_ns(), _may_pass)
+
+    def _now_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+    def _no_leader(self, why: AbiError) -> NoLeader:
+        return NoLeader(
+            f"the cluster did not answer within {self._timeout_s():.3g} s: {why.message}",
+            hint="a majority of its voters has to be up; `abi network status` shows them",
+        )
 
     # As the leader.
 
@@ -152,6 +221,20 @@ class Asking:
 
         ask(told)
         return await future
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same leader may answer a moment later, and there is time for it."""
+    if isinstance(error, PeerSaidNo):
+        return error.code == BUSY
+    return isinstance(error, FAILURES) and not isinstance(error, BreakerOpen | Timeout)
+
+
+def _counted(error: AbiError, tries: Tries) -> AbiError:
+    """The same, saying how often it was tried."""
+    if tries.retries:
+        error.message += f" (asked {tries.retries + 1} times)"
+    return error
 
 
 def _name(consensus: Consensus, name: str) -> Result:

@@ -87,9 +87,11 @@ class Member:
         self._store = store
         lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
+        self.requests = Requests(loop)
         self.reach = Reach(
-            loop, self.peers, self._addresses_of, lots.uniform, self._connection_timeout_s, self._on_refused
-        )
+            loop, self.peers, self.requests, self._addresses_of, lots.uniform, self._connection_timeout_s,
+            self._on_refused,
+        )  # fmt: skip
         self.consensus = Consensus(
             loop, store, stored, number, lots.randint, self._send_raft, self._on_change, on_failure
         )
@@ -103,10 +105,9 @@ class Member:
         self._admission = Admission(self)
         self._renewal = Renewal(self, loop)
         self._vetting = Vetting(self, about_this_host(config))
-        self.requests = Requests(loop)
         self.asking = Asking(
-            loop, self.consensus, self.requests, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
-            self.request_timeout_s,
+            loop, self.consensus, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
+            self.request_timeout_s, self._max_retries,
         )  # fmt: skip
         self.requests.handlers = {
             asking.COMMAND: self.asking.on_command,
@@ -192,6 +193,9 @@ class Member:
 
     def request_timeout_s(self) -> float:
         return self.config.integer("network.request_timeout_ms") / 1000
+
+    def _max_retries(self) -> int:
+        return self.config.integer("network.max_retries")
 
     def _connection_timeout_s(self) -> float:
         return self.config.integer("network.connection_timeout_ms") / 1000
@@ -315,11 +319,17 @@ class Member:
         for node in list(self.peers.connected):
             if self.is_revoked(node):
                 self.peers.revoke(node)
-                self.reach.forget(node)
+        if members:
+            self.reach.keep({*(member.node for member in members.values()), *self._nodes.values()})
+        self.asking.on_change()
         self._leading.look()
         self._changed.set()
 
     # What people ask.
+
+    def _breaker_of(self, node: str) -> dict[str, Any]:
+        """Of another host; this one needs none for itself."""
+        return {} if node == self.node else {"breaker": self.reach.breakers.described(node)}
 
     def shown(self) -> dict[str, Any]:
         """For `abi network status`."""
@@ -348,6 +358,7 @@ class Member:
                     "addresses": list(member.addresses),
                     "state": self.health.state_of(member.number),
                     "connected": member.node == self.node or member.node in self.peers.connected,
+                    **self._breaker_of(member.node),
                     "voter": member.number in consensus.configuration.all_voters,
                     "leader": member.number == consensus.leader,
                     "joined_ms": member.joined_ms,

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 Body = dict[str, Any]
 Handler = Callable[[Peer, Body], Awaitable[Body]]
 """Raises AbiError, which is said to whoever asked; KeyError, TypeError and ValueError mean that the body is wrong."""
+BUSY: Final = "busy"
+"""The code by which a member refuses one question too many."""
 ANSWERING_MAX: Final = 256
 """Questions of one peer that are being answered; more than this are refused: it asks without waiting."""
 
@@ -58,7 +60,7 @@ class Requests:
         request: Request = decode(PeerKind.REQUEST, payload)
         tasks = self._answering.setdefault(peer, set())
         if len(tasks) >= ANSWERING_MAX:
-            self._refuse(peer, request.number, AbiError(f"{ANSWERING_MAX} requests are unanswered", code="busy"))
+            self._refuse(peer, request.number, AbiError(f"{ANSWERING_MAX} requests are unanswered", code=BUSY))
             return
         task = self._loop.create_task(self._answer(peer, request))
         tasks.add(task)
