@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING, Any, Final
 
-from abi.errors import AbiError
+from abi.backoff import Backoff
+from abi.errors import AbiError, Timeout
 from abid.cluster.peer import Peer
-from abid.cluster.requests import Body
+from abid.cluster.requests import BUSY, Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.raft.recollection import Standing
 
@@ -35,6 +38,7 @@ class Vetting:
         self._member = member
         self._vetted: set[Peer] = set()
         self._abouts: dict[str, dict[str, Any]] = {member.node: own}
+        self._lots = random.SystemRandom()
 
     def about(self, node: str) -> dict[str, Any]:
         """What this member has, by what it said when it was connected last."""
@@ -49,7 +53,15 @@ class Vetting:
         self._vetted.discard(peer)
 
     async def ask(self, peer: Peer) -> None:
-        """Who is it, and does it remember what it promised?"""
+        """Who is it, and does it remember what it promised? Asked until it is answered or the connection ends: it is
+        not listened to before, however slow one of the two is just now."""
+        pauses, retry = Backoff(), 0
+        while not await self._is_settled(peer):
+            await asyncio.sleep(pauses.wait_ns(retry, self._lots.random()) / 1e9)
+            retry += 1
+
+    async def _is_settled(self, peer: Peer) -> bool:
+        """False if asking again may help."""
         member = self._member
         try:
             said = await member.requests.ask(peer, ABOUT, {}, member.request_timeout_s())
@@ -58,11 +70,14 @@ class Vetting:
             missing = member.consensus.raft.recollection.missing(number, standing)
             if missing is None:
                 self._vetted.add(peer)
-                return
+                return True
             log.warning("node %s has forgotten what it promised: %s; it is to be readmitted", peer.node, missing)
             await member.requests.ask(peer, FORGOTTEN, {"missing": missing}, member.request_timeout_s())
         except (AbiError, KeyError, TypeError, ValueError) as error:
             log.info("node %s did not say where it stands: %s", peer.node, error)
+            is_slow = isinstance(error, Timeout) or (isinstance(error, PeerSaidNo) and error.code == BUSY)
+            return not (is_slow and peer.is_open)
+        return True
 
     async def on_about(self, peer: Peer, body: Body) -> Body:
         standing = self._member.consensus.raft.standing

@@ -1,0 +1,73 @@
+"""Who connects is asked where it stands until it says so: nothing of Raft's is listened to before."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from abi.errors import AbiError, NodeUnreachable, Timeout
+from abid.cluster.member import Member
+from abid.cluster.peer import Peer
+from abid.cluster.requests import Body, PeerSaidNo
+from abid.cluster.vetting import Vetting
+from tests.daemon.cluster.hosts import run
+
+SAID: Body = {"number": 2, "standing": [1, 2, 3], "cpu_cores": 4, "has_gpu": True}
+
+
+class Other(SimpleNamespace):
+    """A peer, and what becomes of each question to it, in order."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, *ends: AbiError) -> None:
+        super().__init__(node="b", is_open=True, ends=list(ends), asked=0)
+
+    async def ask(self, peer: Any, verb: str, body: Body, timeout_s: float) -> Body:
+        self.asked += 1
+        if self.ends:
+            raise self.ends.pop(0)
+        return SAID
+
+
+async def vetted(other: Other) -> bool:
+    recollection = SimpleNamespace(missing=lambda number, standing: None)
+    member = SimpleNamespace(
+        node="a", requests=other, request_timeout_s=lambda: 1.0,
+        consensus=SimpleNamespace(raft=SimpleNamespace(recollection=recollection)),
+    )  # fmt: skip
+    vetting = Vetting(cast(Member, member), {})
+    vetting._lots = cast(Any, SimpleNamespace(random=lambda: 0.01))
+    await vetting.ask(cast(Peer, other))
+    return vetting.listens_to(cast(Peer, other))
+
+
+@pytest.mark.parametrize("slow", [Timeout("it slept"), PeerSaidNo("too many", code="busy")])
+def test_one_that_is_slow_is_asked_again(slow: AbiError) -> None:
+    async def tell() -> None:
+        other = Other(*[slow] * 3)
+        assert await vetted(other)
+        assert other.asked == 4
+
+    run(tell())
+
+
+@pytest.mark.parametrize("final", [NodeUnreachable("it is gone"), PeerSaidNo("no such request", code="usage")])
+def test_what_will_not_change_is_not_asked_again(final: AbiError) -> None:
+    async def tell() -> None:
+        other = Other(final)
+        assert not await vetted(other)
+        assert other.asked == 1
+
+    run(tell())
+
+
+def test_with_the_connection_the_question_ends() -> None:
+    async def tell() -> None:
+        other = Other(Timeout("it slept"))
+        other.is_open = False
+        assert not await vetted(other)
+
+    run(tell())
