@@ -2,6 +2,9 @@
 
 A host that belongs to none loads neither TLS nor SQLite and opens no port: all that lies behind ``Network.cluster``,
 which is made when a member's credentials lie on the disk, or when somebody founds or joins.
+
+Clients are served before it is known whether this host is a member still, since that may take a while (a certificate
+that ran out is renewed first). What they ask of the cluster waits until then: a member does not say that it is none.
 """
 
 from __future__ import annotations
@@ -50,11 +53,15 @@ class Network:
         self._fail = fail
         self._cluster: Cluster | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opened = asyncio.Event()
 
     async def open(self) -> None:
         """Be a member again, if this host was one. Raises AbiError and OSError."""
-        if (self._state_dir / CREDENTIALS).exists() and self._config().boolean("network.enabled"):
-            await self.cluster.open()
+        try:
+            if (self._state_dir / CREDENTIALS).exists() and self._config().boolean("network.enabled"):
+                await self.cluster.open()
+        finally:
+            self._opened.set()
 
     def close(self) -> None:
         """The daemon is ending."""
@@ -82,14 +89,26 @@ class Network:
             return self._cluster.status()
         return of_none(self._config(), self._identity.node.hex(), self._host, 0, "")
 
+    def answer_with_status(self, answer: Answer) -> None:
+        """As soon as it is true."""
+
+        async def work() -> dict[str, Any]:
+            return self.status()
+
+        if self._opened.is_set():
+            answer.result(self.status())
+        else:
+            self.answer_later(answer, work())
+
     def answer_later(self, answer: Answer, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
-        """Tell the outcome when it is known."""
+        """Begin when it is known what this host is, and tell the outcome."""
         task = self._loop.create_task(self._answer(answer, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, answer: Answer, work: Coroutine[Any, Any, dict[str, Any]]) -> None:
         try:
+            await self._opened.wait()
             answer.result(await work)
         except AbiError as error:
             answer.fail(error)
@@ -101,10 +120,12 @@ class Network:
         except Exception:
             log.exception("a request about the cluster could not be carried out")
             answer.fail(AbiError("the daemon could not do this; its log says why"))
+        finally:
+            work.close()
 
 
 def _status(node: Node, words: Words, answer: Answer) -> None:
-    answer.result(node.network.status())
+    node.network.answer_with_status(answer)
 
 
 def _init(node: Node, words: Words, answer: Answer) -> None:
