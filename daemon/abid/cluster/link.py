@@ -44,7 +44,7 @@ QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024
 both sides know that something was lost."""
 UNACKNOWLEDGED_MS_MAX: Final = 10_000
 """After this long without a sign that what we sent has come, the kernel ends the connection (RFC 5482): a member is
-dead by then."""
+dead by then. Set once TLS is up: before, who waits has a time of its own."""
 HELD_BYTES_MAX: Final = 16 * 1024
 """Of one that is held: what a handshake begins with is a tenth of it, and nobody says more before it is answered."""
 TLS_HANDSHAKE: Final = 0x16
@@ -168,9 +168,6 @@ class Link(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else ""
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
         if self.accepted:
             self.owner.on_accepted(self)
         else:
@@ -235,6 +232,7 @@ class Link(asyncio.Protocol):
             if self.state is State.HANDSHAKE:
                 self.identity = identity_of(tls.getpeercert())
                 self.state = State.OPEN
+                self._limit_silence()
                 self.owner.on_secured(self)
             while self.state is State.OPEN:
                 self._read(tls)
@@ -254,6 +252,12 @@ class Link(asyncio.Protocol):
             self.refuse(ProtocolError("the daemon could not handle this; its log says why"))
         finally:
             self._flush()
+
+    def _limit_silence(self) -> None:
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
 
     def _read(self, tls: ssl.SSLObject) -> None:
         data = tls.read(READ_BYTES)

@@ -10,7 +10,7 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from typing import Final
 
 from abid.cluster.link import Link, State
@@ -55,7 +55,8 @@ class Strangers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._timers: dict[Link, asyncio.TimerHandle] = {}
-        """In the order of their coming."""
+        self._here: dict[str, dict[Link, None]] = {}
+        """By address, in the order of their coming."""
         self._waiting: dict[str, deque[Link]] = {}
         """By address; the next turn is the first one's."""
         self._bucket = Bucket(HANDSHAKES_PER_S, HANDSHAKES_AT_ONCE, loop.time())
@@ -74,6 +75,7 @@ class Strangers:
             self.discard(oldest)
             oldest.abort(refused(Code.BUSY, f"{STRANGERS_MAX} strangers knock, and it waited longest"))
         self._timers[link] = self._loop.call_later(GREETING_S, self._on_silence, link)
+        self._here.setdefault(link.address, {})[link] = None
 
     def wait_for_turn(self, link: Link) -> None:
         """It would shake hands."""
@@ -91,6 +93,10 @@ class Strangers:
         timer = self._timers.pop(link, None)
         if timer is not None:
             timer.cancel()
+            links = self._here[link.address]
+            del links[link]
+            if not links:
+                del self._here[link.address]
 
     def close(self) -> None:
         for link in list(self._timers):
@@ -99,9 +105,7 @@ class Strangers:
             self._pump_timer.cancel()
 
     def _oldest_of_the_many(self) -> Link:
-        counts = Counter(link.address for link in self._timers)
-        most = counts.most_common(1)[0][0]
-        return next(link for link in self._timers if link.address == most)
+        return next(iter(max(self._here.values(), key=len)))
 
     def _on_silence(self, link: Link) -> None:
         link.refuse(refused(Code.SILENT, f"it did not say who it is within {GREETING_S:g} s"))
