@@ -88,6 +88,10 @@ BAD = {
         a: |- w1 -!
         b:           |- w2 -| |- r2 -| |- r1 -|
     """,
+    "a write without an answer happened after it was over, and before anybody looked": """
+        a: |- w1 -!
+        b:           |- w2 -|   |- r1 -|
+    """,
     "two readers do not agree on the order of two writes": """
         a: |------------ w1 -----------|
         b: |------------ w2 -----------|
@@ -334,7 +338,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation[Asked, Told]]:
         told = next(one for one in answers if NameModel().after(state, asked, one) is not None)
         epoch = max(epoch, told.epoch) if isinstance(told, Claimed) else epoch
         state = NameModel().after(state, asked, told) or state
-        shown = draw(st.sampled_from([told, told, told, *TOLD]))
+        shown = draw(st.sampled_from([told, told, told, None, None, *TOLD]))
         is_open = shown is None and draw(st.booleans())
         found.append(Operation(owner, asked, shown, called, None if is_open else ended))
     return found

@@ -1,0 +1,120 @@
+"""Names that real daemons agree on, under kills, partitions and stops; and daemons that answer from stale facts, which
+the same examination finds out."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import kernel
+from tests.linearizability import weather
+from tests.linearizability.clients import Line
+from tests.linearizability.history import Note, wrong
+from tests.linearizability.names import Asked, Claim, Get, Held, Release, Told
+from tests.system.harness import eventually
+from tests.torture import names
+from tests.torture.fleet import Fleet
+
+PLANTED = """
+def _plant():
+    import os
+    from abid.cluster import asking
+    right = asking.Asking.look
+
+    async def look(self, what, words):
+        if os.path.exists({marker!r}):
+            return asking.LOOKS[what](self._consensus, **words)
+        return await right(self, what, words)
+
+    asking.Asking.look = look
+
+_plant()
+"""
+"""Who believes that it leads does not ask the others before it reads (thesis, 6.4), from when the marker is there."""
+ANSWERS_MIN = 50
+"""Fewer would show nothing."""
+
+
+@pytest.fixture(scope="module")
+def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("planted") / "stale-reads"
+
+
+@pytest.fixture(scope="module")
+def fleet(marker: Path) -> Iterator[Fleet]:
+    """Of three, for all tests here."""
+    missing = kernel.why_not() or kernel.why_no_loss()
+    if missing:
+        pytest.skip(f"no hosts for tests: {missing}")
+    with weather.cluster(before=PLANTED.format(marker=str(marker))) as made:
+        yield made
+
+
+def test_names_under_kills_partitions_and_stops_have_an_order(fleet: Fleet) -> None:
+    weathers = [
+        (weather.leader_killed, 0.0),
+        (weather.leader_cut_off, 0.9),
+        (weather.leader_stopped, 0.7),
+        (weather.follower_killed, 0.0),
+    ]
+    notes = names.round_of(fleet, weathers, random.Random(1))
+    assert sum(note.is_known for note in notes) >= ANSWERS_MIN
+    assert {note.host for note in notes if note.is_known} == {0, 1, 2}
+    assert not [str(failure) for failure in wrong(notes)]
+
+
+def test_a_leader_that_was_deposed_in_its_sleep_says_nothing_stale(fleet: Fleet) -> None:
+    told, notes = asked_of_a_deposed_leader(fleet, "moved")
+    assert told is None, "it cannot know, and says so"
+    assert not wrong(notes)
+
+
+def test_one_that_reads_without_asking_the_others_is_found_out(fleet: Fleet, marker: Path) -> None:
+    marker.touch()
+    told, notes = asked_of_a_deposed_leader(fleet, "moved-again")
+    assert told == Held("before")
+    [failure] = wrong(notes)
+    assert failure.broke.asked == Get("moved-again")
+    assert [state.owner for state in failure.states] == ["after"]
+
+
+def asked_of_a_deposed_leader(fleet: Fleet, name: str) -> tuple[Told | None, list[Note]]:
+    """Who holds this name, in the words of a leader that slept while it went from ``before`` to ``after``.
+
+    1. All are stopped, and cut off from the leader: nothing reaches it that is said from now on.
+    2. The others go on. One of them leads, and the name changes hands.
+    3. The question lies in the old leader's socket before it goes on. A leader that hears nobody steps down after an
+       election timeout, four of its ticks; it reads its sockets in its first turn.
+    """
+    old, term = fleet.await_leader()
+    others = [number for number in range(len(fleet)) if number != old]
+    paths, notes = weather.sockets(fleet), list[Note]()
+    line = Line("a client of the old leader", old, paths[old], notes)
+    line.ask(Claim(name, "before"))
+    for daemon in fleet.daemons:
+        os.kill(daemon.pid, signal.SIGSTOP)
+    for number in range(len(fleet)):
+        fleet.freeze(number)
+    fleet.hosts.split([fleet.hosts[old]], [fleet.hosts[number] for number in others])
+    for number in others:
+        fleet.thaw(number)
+    new, _ = fleet.await_leader(old, among=others, above=term)
+    done: list[Asked] = [Release(name, "before"), Claim(name, "after"), Get(name)]
+    other = Line("a client of the new leader", new, paths[new], notes)
+    for asked in done:
+        assert other.ask(asked) is not None
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(line.ask, Get(name))
+        eventually(lambda: line.is_unread, "the question is asked")
+        fleet.thaw(old)
+        told = answer.result()
+    fleet.hosts.heal()
+    line.close()
+    other.close()
+    return told, notes
