@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.hosts import kernel
-from tests.torture import leaders
+from tests.torture import leaders, names
 from tests.torture.figures import Figure, table
 from tests.torture.scenario import Options, Scenario
 
-FAMILIES: Final = (leaders,)
+FAMILIES: Final = (leaders, names)
 SCENARIOS: Final[dict[str, Scenario]] = {one.name: one for family in FAMILIES for one in family.SCENARIOS}
 
 
