@@ -200,34 +200,14 @@ class Fleet:
             raise AssertionError(f"the cluster did not settle within {within_s} s: {said[0]}") from None
 
     def why_not_settled(self, members: Sequence[int]) -> str:
-        """Empty when each follows the same leader in the same term, has applied what that one has committed, names the
-        same members and voters, as many as there should be, and is connected with all others and holds them for
-        alive."""
+        """See the function below; empty: they are."""
         told = []
         for number in members:
             try:
                 told.append(self.status(number))
             except DaemonUnreachable as error:
-                return f"{number}: {error.message}"
-        nodes = sorted(self.nodes[number] for number in members)
-        committed = max((one.get("committed", 0) for one in told if one.get("role") == "leader"), default=None)
-        if committed is None:
-            return f"nobody of {members} leads"
-        for number, one in zip(members, told, strict=True):
-            if not one["joined"]:
-                return f"{number} is no member"
-            if (one["leader"], one["term"]) != (told[0]["leader"], told[0]["term"]) or not one["leader"]:
-                return f"{number} follows {one['leader']} in term {one['term']}"
-            if one["applied"] < committed:
-                return f"{number} has applied {one['applied']} of {committed} entries"
-            if sorted(other["id"] for other in one["nodes"]) != nodes:
-                return f"{number} names these members: {[other['id'] for other in one['nodes']]}, not {nodes}"
-            wrong = [other for other in one["nodes"] if not (other["connected"] and other["state"] == "alive")]
-            if wrong:
-                return f"{number} says {[(other['id'], other['state'], other['connected']) for other in wrong]}"
-            if one["voters"] != told[0]["voters"] or len(one["voters"]) != wanted_voters(len(nodes)):
-                return f"{number} names these voters: {one['voters']}"
-        return ""
+                return f"host {number}: {error.message}"
+        return why_not_settled([self.nodes[number] for number in members], told)
 
     def _await(self, condition: Callable[[], Any], what: str, within_s: float) -> Any:
         """The first true value."""
@@ -294,6 +274,31 @@ class Fleet:
         lines = Path(f"/proc/{self.daemons[number].pid}/net/dev").read_text().splitlines()
         (words,) = [line.split(":")[1].split() for line in lines if line.strip().startswith("eth0:")]
         return int(words[0]), int(words[8])
+
+
+def why_not_settled(members: Sequence[str], told: Sequence[dict[str, Any]]) -> str:
+    """Of these nodes, by their status: empty when each follows the same leader in the same term, has applied what that
+    one has committed, names the same members and voters, as many as there should be, and is connected with all others
+    and holds them for alive."""
+    leading = [one for one in told if one.get("role") == "leader"]
+    if not leading:
+        return f"nobody of {members} leads"
+    leads = leading[0]["leader"], leading[0]["term"]
+    for node, one in zip(members, told, strict=True):
+        if not one["joined"]:
+            return f"{node} is no member"
+        if (one["leader"], one["term"]) != leads:
+            return f"{node} follows {one['leader']} in term {one['term']}"
+        if one["applied"] < leading[0]["committed"]:
+            return f"{node} has applied {one['applied']} of {leading[0]['committed']} entries"
+        if sorted(other["id"] for other in one["nodes"]) != sorted(members):
+            return f"{node} names these members: {[other['id'] for other in one['nodes']]}"
+        wrong = [other for other in one["nodes"] if not (other["connected"] and other["state"] == "alive")]
+        if wrong:
+            return f"{node} says {[(other['id'], other['state'], other['connected']) for other in wrong]}"
+        if one["voters"] != told[0]["voters"] or len(one["voters"]) != wanted_voters(len(members)):
+            return f"{node} names these voters: {one['voters']}"
+    return ""
 
 
 def _cpu_s(pid: int) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from abi.errors import AbiError
 from tests.torture.figures import Figure, percentile, seen
@@ -15,6 +15,8 @@ from tests.torture.fleet import POLL_S, Fleet
 from tests.torture.ledger import Ledger, Said
 from tests.torture.scenario import Options, Scenario
 
+MEMBERS: Final = (0, 1, 2)
+GUEST: Final = 3
 KNOWN_S_P99: Final = 1.0
 KNOWN_S_WORST: Final = 3.0
 STOPPED_S: Final = 5.0
@@ -27,14 +29,18 @@ TOLD_EACH: Final = 10
 
 
 def leader_killed(options: Options) -> list[Figure]:
-    return _lost(options, Fleet.kill)
+    with Fleet(len(MEMBERS)) as fleet:
+        fleet.form()
+        return lose(fleet, options, fleet.kill)
 
 
 def leader_powered_off(options: Options) -> list[Figure]:
-    return _lost(options, Fleet.power_off)
+    with Fleet(len(MEMBERS)) as fleet:
+        fleet.form()
+        return lose(fleet, options, fleet.power_off)
 
 
-def _lost(options: Options, lose: Callable[[Fleet, int], None]) -> list[Figure]:
+def lose(fleet: Fleet, options: Options, off: Callable[[int], None]) -> list[Figure]:
     """The clock runs from before the leader is lost. A client asks a survivor for a name at once after that."""
     known_s: list[float] = []
     written_s: list[float] = []
@@ -42,31 +48,28 @@ def _lost(options: Options, lose: Callable[[Fleet, int], None]) -> list[Figure]:
     terms: list[int] = []
     wrong_voters: list[str] = []
     lots = random.Random(options.seed)
-    with Fleet(3) as fleet, ThreadPoolExecutor(1) as client:
-        fleet.form()
-        ledger = Ledger(fleet.ask)
-        voters = fleet.status(0)["voters"]
+    ledger = Ledger(fleet.ask)
+    voters = fleet.status(0)["voters"]
+    with ThreadPoolExecutor(1) as client:
         for turn in range(options.times):
-            leader, term = fleet.await_leader()
-            survivors = [number for number in fleet.up() if number != leader]
+            leader, term = fleet.await_leader(among=MEMBERS)
+            survivors = [number for number in MEMBERS if number != leader]
             asked = lots.choice(survivors)
             start = time.monotonic()
-            lose(fleet, leader)
-            written = client.submit(_first_write, ledger, asked, f"name-{turn}", start)
+            off(leader)
+            written = client.submit(_first_write, ledger, asked, f"{off.__name__}-{turn}", start)
             _, new_term = fleet.await_leader(leader, among=survivors, above=term)
             known_s.append(time.monotonic() - start)
             terms.append(new_term - term)
             written_s.append(written.result())
+            wrong_voters += _wrong_voters(fleet, survivors, voters)
             back = time.monotonic()
             fleet.restart(leader)
-            fleet.await_settled()
+            fleet.await_settled(MEMBERS)
             back_s.append(time.monotonic() - back)
-            wrong = _wrong_voters(fleet, voters)
-            wrong_voters += wrong
-            for words in wrong:
-                options.tell(words)
+            wrong_voters += _wrong_voters(fleet, MEMBERS, voters)
             _tell(options, turn, f"known after {known_s[-1]:.3f} s, written after {written_s[-1]:.3f} s")
-        _look_everywhere(fleet, ledger, ledger.names)
+    _look_everywhere(fleet, ledger, ledger.names)
     return [
         Figure("leader known, p99", percentile(known_s, 99), "s", KNOWN_S_P99),
         Figure("leader known, worst", max(known_s), "s", KNOWN_S_WORST),
@@ -76,7 +79,7 @@ def _lost(options: Options, lose: Callable[[Fleet, int], None]) -> list[Figure]:
         seen("first write done, worst", max(written_s), "s"),
         seen("terms that one change took, most", max(terms), ""),
         seen("back and following, started anew, p99", percentile(back_s, 99), "s"),
-        Figure("looks that showed wrong voters", len(wrong_voters), "", 0),
+        _none("looks that showed wrong voters", wrong_voters, options),
         _wrong_answers(ledger, options),
     ]
 
@@ -88,52 +91,58 @@ def _first_write(ledger: Ledger, host: int, name: str, start: float) -> float:
     return time.monotonic() - start
 
 
-def _wrong_voters(fleet: Fleet, voters: list[str]) -> list[str]:
-    shown = [(number, fleet.status(number)["voters"]) for number in fleet.up()]
-    return [f"{number} names {found}" for number, found in shown if found != voters]
+def _wrong_voters(fleet: Fleet, members: Iterable[int], voters: list[str]) -> list[str]:
+    shown = [(number, fleet.status(number)["voters"]) for number in members]
+    return [f"host {number} names these voters: {found}" for number, found in shown if found != voters]
 
 
 # --- a leader is stopped, and wakes -----------------------------------------------------------------------------------
 
 
 def leader_stopped(options: Options) -> list[Figure]:
+    with Fleet(len(MEMBERS)) as fleet:
+        fleet.form()
+        return stop(fleet, options, STOPPED_S)
+
+
+def stop(fleet: Fleet, options: Options, stopped_s: float) -> list[Figure]:
     """While it is stopped, names change hands through the others. What it is asked when it wakes lies in its sockets
     before it does, so that it cannot have heard of anything when it begins to answer."""
     known_s: list[float] = []
     written_s: list[float] = []
     followed_s: list[float] = []
     answered: list[Said] = []
-    with Fleet(3) as fleet, ThreadPoolExecutor(len(_ON_WAKING) + 1) as clients:
-        fleet.form()
-        ledger = Ledger(fleet.ask)
+    ledger = Ledger(fleet.ask)
+    with ThreadPoolExecutor(len(_ON_WAKING) + 1) as clients:
         for turn in range(options.times):
-            leader, term = fleet.await_leader()
-            survivors = [number for number in fleet.up() if number != leader]
+            leader, term = fleet.await_leader(among=MEMBERS)
+            survivors = [number for number in MEMBERS if number != leader]
             for kind in ("moved", "kept", "freed"):
                 ledger.claim(leader, f"{kind}-{turn}", "old")
-            asking = _Asking(fleet, ledger, leader, turn, clients)
-            start = time.monotonic()
-            fleet.freeze(leader)
-            written = clients.submit(_first_write, ledger, survivors[0], f"first-{turn}", start)
-            fleet.await_leader(leader, among=survivors, above=term)
-            known_s.append(time.monotonic() - start)
-            written_s.append(written.result())
-            _move(ledger, survivors, turn)
-            time.sleep(max(0.0, start + STOPPED_S - time.monotonic()))
-            asking.send()
-            fleet.thaw(leader)
-            woken = time.monotonic()
-            answered += asking.answers()
-            fleet.await_settled()
+            with _Asking(fleet, ledger, leader, turn, clients) as asking:
+                start = time.monotonic()
+                fleet.freeze(leader)
+                written = clients.submit(_first_write, ledger, survivors[turn % 2], f"first-{turn}", start)
+                fleet.await_leader(leader, among=survivors, above=term)
+                known_s.append(time.monotonic() - start)
+                written_s.append(written.result())
+                _move(ledger, survivors, turn)
+                time.sleep(max(0.0, start + stopped_s - time.monotonic()))
+                asking.send()
+                fleet.thaw(leader)
+                woken = time.monotonic()
+                answered += asking.answers()
+            fleet.await_settled(MEMBERS)
             followed_s.append(time.monotonic() - woken)
             _look_everywhere(fleet, ledger, [name for name in ledger.names if name.endswith(f"-{turn}")])
             _tell(options, turn, f"known after {known_s[-1]:.3f} s, following {followed_s[-1]:.3f} s after it woke")
-        _look_everywhere(fleet, ledger, ledger.names)
+    _look_everywhere(fleet, ledger, ledger.names)
     return [
         _wrong_answers(ledger, options),
         Figure("questions on waking without an answer", answered.count(Said.NOTHING), "", 0, "target"),
         seen("questions on waking", len(answered), ""),
         seen("another leader known, median", percentile(known_s, 50), "s"),
+        seen("another leader known, p99", percentile(known_s, 99), "s"),
         seen("another leader known, worst", max(known_s), "s"),
         seen("first write done, worst", max(written_s), "s"),
         seen("following after waking, median", percentile(followed_s, 50), "s"),
@@ -166,6 +175,7 @@ class _Asking:
     def __init__(self, fleet: Fleet, ledger: Ledger, leader: int, turn: int, clients: ThreadPoolExecutor) -> None:
         self._fleet, self._ledger, self._leader = fleet, ledger, leader
         self._go = threading.Event()
+        self._is_off = False
         connected = threading.Barrier(len(_ON_WAKING) + 1)
         self._names = {f"{kind}-{turn}" for kind in _ON_WAKING}
         self._answers: list[Future[Said]] = [
@@ -177,7 +187,15 @@ class _Asking:
         self._fleet.connect(self._leader)
         connected.wait(timeout=30)
         self._go.wait()
-        return ask(self._ledger, self._leader, name)
+        return Said.NOTHING if self._is_off else ask(self._ledger, self._leader, name)
+
+    def __enter__(self) -> _Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Where something broke before they were sent, they are not."""
+        self._is_off = True
+        self._go.set()
 
     def send(self) -> None:
         """Returns when all are being asked."""
@@ -193,6 +211,12 @@ class _Asking:
 
 
 def all_killed(options: Options) -> list[Figure]:
+    with Fleet(len(MEMBERS) + 1) as fleet:
+        fleet.form(MEMBERS)
+        return kill_all(fleet, options)
+
+
+def kill_all(fleet: Fleet, options: Options) -> list[Figure]:
     """Three members and a guest, which joins in every second turn with the token of the turn before, and leaves when
     its membership has outlived everybody. Names are claimed through all members until the moment of the kill, and the
     last fact to be acknowledged before it is the token or the membership.
@@ -203,46 +227,44 @@ def all_killed(options: Options) -> list[Figure]:
     lots = random.Random(options.seed)
     led_s: list[float] = []
     lost: list[str] = []
-    members, guest, token = [0, 1, 2], 3, ""
-    with Fleet(4) as fleet, ThreadPoolExecutor(len(members)) as clients:
-        fleet.form(members)
-        ledger = Ledger(fleet.ask)
-        for turn in range(options.times):
-            before = ledger.acknowledged
-            claiming = [clients.submit(_claim_on, ledger, number, turn) for number in members]
-            goal = before + lots.randint(1, CLAIMS_MAX)
-            while ledger.acknowledged < goal and not any(one.done() for one in claiming):
-                time.sleep(POLL_S)
-            is_guest = turn % 2 == 1
+    everybody, token = (*MEMBERS, GUEST), ""
+    ledger = Ledger(fleet.ask)
+    for turn in range(options.times):
+        before, is_guest = ledger.acknowledged, turn % 2 == 1
+        with ThreadPoolExecutor(len(MEMBERS)) as clients:
+            claiming = [clients.submit(_claim_on, ledger, number, turn) for number in MEMBERS]
+            _await_acknowledged(ledger, before + lots.randint(1, CLAIMS_MAX), claiming)
             if is_guest:
-                lost += _refusal(f"the token of turn {turn - 1}", lambda: fleet.ask(guest, "cluster-join", token=token))  # noqa: B023
+                lost += _refusal(fleet, GUEST, "cluster-join", token=token)
             else:
-                token = str(fleet.ask(lots.choice(members), "cluster-token")["token"])
-            fleet.kill(*range(len(fleet)))
+                token = str(fleet.ask(lots.choice(MEMBERS), "cluster-token")["token"])
+            fleet.kill(*everybody)
             for one in claiming:
                 one.result()
-            start = time.monotonic()
-            fleet.restart(*range(len(fleet)))
-            fleet.await_leader(among=members)
-            led_s.append(time.monotonic() - start)
-            fleet.await_settled([*members, guest] if is_guest else members)
-            _look_everywhere(fleet, ledger, [name for name in ledger.names if name.startswith(f"turn-{turn}-")])
-            if is_guest:
-                fleet.ask(guest, "cluster-leave")
-                fleet.await_settled(members)
-            _tell(
-                options, turn, f"{ledger.acknowledged - before} names acknowledged, led again after {led_s[-1]:.3f} s"
-            )
-        _look_everywhere(fleet, ledger, ledger.names)
-    for words in lost:
-        options.tell(words)
+        start = time.monotonic()
+        fleet.restart(*everybody)
+        fleet.await_leader(among=MEMBERS)
+        led_s.append(time.monotonic() - start)
+        fleet.await_settled(everybody if is_guest else MEMBERS)
+        _look_everywhere(fleet, ledger, [name for name in ledger.names if name.startswith(f"turn-{turn}-")])
+        if is_guest:
+            fleet.ask(GUEST, "cluster-leave")
+            fleet.await_settled(MEMBERS)
+        _tell(options, turn, f"{ledger.acknowledged - before} acknowledged, led again after {led_s[-1]:.3f} s")
+    _look_everywhere(fleet, ledger, ledger.names)
     return [
         _wrong_answers(ledger, options),
-        Figure("tokens that were made and are gone", len(lost), "", 0),
+        _none("tokens that were made and are gone", lost, options),
         seen("names acknowledged, and all there", ledger.acknowledged, ""),
         seen("led again after the start of all, median", percentile(led_s, 50), "s"),
         seen("led again after the start of all, worst", max(led_s), "s"),
     ]
+
+
+def _await_acknowledged(ledger: Ledger, count: int, claiming: Sequence[Future[None]]) -> None:
+    while ledger.acknowledged < count:
+        assert not any(one.done() for one in claiming), "a claim was not answered, and nobody was killed yet"
+        time.sleep(POLL_S)
 
 
 def _claim_on(ledger: Ledger, host: int, turn: int) -> None:
@@ -252,11 +274,12 @@ def _claim_on(ledger: Ledger, host: int, turn: int) -> None:
         number += 1
 
 
-def _refusal(what: str, ask: Callable[[], object]) -> list[str]:
+def _refusal(fleet: Fleet, number: int, verb: str, **words: Any) -> list[str]:
+    """What was said against it, if anything."""
     try:
-        ask()
+        fleet.ask(number, verb, **words)
     except AbiError as error:
-        return [f"{what}: {error.code}: {error.message}"]
+        return [f"{verb} of host {number}: {error.code}: {error.message}"]
     return []
 
 
@@ -274,9 +297,14 @@ def _look_everywhere(fleet: Fleet, ledger: Ledger, names: list[str]) -> None:
 
 def _wrong_answers(ledger: Ledger, options: Options) -> Figure:
     assert ledger.acknowledged, "nothing was acknowledged: nothing was examined"
-    for words in ledger.wrong:
+    return _none("answers that cannot be true", ledger.wrong, options)
+
+
+def _none(name: str, found: Sequence[str], options: Options) -> Figure:
+    """A gate of none; what there is all the same is told."""
+    for words in found:
         options.tell(words)
-    return Figure("answers that cannot be true", len(ledger.wrong), "", 0)
+    return Figure(name, len(found), "", 0)
 
 
 def _tell(options: Options, turn: int, words: str) -> None:
