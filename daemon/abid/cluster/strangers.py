@@ -105,7 +105,8 @@ class Strangers:
             self._pump_timer.cancel()
 
     def _oldest_of_the_many(self) -> Link:
-        return next(iter(max(self._here.values(), key=len)))
+        most = max(self._here.values(), key=len)
+        return next(iter(most))
 
     def _on_silence(self, link: Link) -> None:
         link.refuse(refused(Code.SILENT, f"it did not say who it is within {GREETING_S:g} s"))
