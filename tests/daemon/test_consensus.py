@@ -19,7 +19,7 @@ from abid.cluster.consensus import Consensus, NotLeader
 from abid.core.cluster import commands
 from abid.core.cluster.facts import Facts, Result
 from abid.core.raft.configuration import Configuration
-from abid.core.raft.messages import Message, Snapshot
+from abid.core.raft.messages import Kind, Message, Snapshot
 from abid.raft_store import RaftStore
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ def test_one_is_elected_and_what_it_is_told_holds_everywhere_and_after_a_restart
         for number in range(10):
             assert (await cluster.claim(leader, f"n{number}")).value == number + 1
         follower = next(m for m in cluster.members.values() if not m.is_leader)
-        await cluster.eventually(lambda: True if len(follower.facts.names) == 10 else None)
+        await cluster.eventually(lambda: all(len(m.facts.names) == 10 for m in cluster.members.values()) or None)
         with pytest.raises(NotLeader) as refused:
             await cluster.claim(follower, "more")
         assert refused.value.leader == leader.raft.number
@@ -245,6 +245,34 @@ def test_a_slow_disk_does_not_look_like_a_dead_leader(tmp_path: Path) -> None:
         assert stored.is_set(), "the leader's own disk counts for nothing before it has written"
         assert (leader.is_leader, leader.raft.term) == (True, term)
         timer.cancel()
+
+    with running(tmp_path, 3) as (run, cluster):
+        run(story(cluster))
+
+
+def test_nobody_speaks_of_a_term_before_it_is_stored(tmp_path: Path) -> None:
+    """Killed meanwhile, it would be taken for one whose disk was restored: the others remember its term."""
+
+    async def story(cluster: Cluster) -> None:
+        await cluster.leader()
+        follower = next(m for m in cluster.members.values() if not m.is_leader)
+        number, stored, said = follower.raft.number, threading.Event(), asyncio.Queue[Message]()
+        cluster.cut.update(cluster.members)
+        follower._send = said.put_nowait
+
+        def slow(_: sqlite3.Connection) -> None:
+            stored.wait(WAIT_S)
+
+        cluster.stores[number]._work.put((slow, lambda _: None))
+        heartbeat = Message(Kind.HEARTBEAT, follower.leader, number, term=follower.raft.term + 1)
+        for _ in range(2):
+            follower.on_message(heartbeat)
+        assert follower.raft.term == heartbeat.term
+        assert said.empty()
+        stored.set()
+        async with asyncio.timeout(WAIT_S):
+            while (await said.get()).kind != Kind.HEARTBEAT_ANSWER:
+                pass  # what was being stored before is answered first
 
     with running(tmp_path, 3) as (run, cluster):
         run(story(cluster))

@@ -83,6 +83,7 @@ class Consensus:
             number, before, stored.snapshot.configuration, stored.hard_state, draw, self._take_snapshot, SETTINGS
         )
         self._storing = False
+        self._term_stored = stored.hard_state.term
         self._closed = False
         self._waiting: dict[tuple[int, int], Told] = {}
         """Who proposed what here, by origin and serial."""
@@ -136,8 +137,8 @@ class Consensus:
         self._next_tick = max(self._next_tick + TICK_S, now + TICK_S / 2)
         self._timer = self._loop.call_at(self._next_tick, self._tick)
         self.raft.tick()
-        self._pump()
         self._send_heartbeats()
+        self._pump()
 
     def on_message(self, message: Message) -> None:
         """A peer said this, and it is who it says it is."""
@@ -149,8 +150,8 @@ class Consensus:
             log.info("%s", error)
         except Dropped:
             pass  # a proposal that was passed on; who made it asks again
-        self._pump()
         self._send_heartbeats()
+        self._pump()
 
     def stand(self) -> None:
         """For election, now: nobody else could."""
@@ -219,8 +220,9 @@ class Consensus:
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
 
     def _send_heartbeats(self) -> None:
-        """While something is being stored."""
-        if self._storing:
+        """Without waiting for the disk; mostly there is nothing else to be done. Those of a term that is not stored yet
+        do wait: the others remember in which term we spoke (``recollection``), so we must, too."""
+        if self.raft.term == self._term_stored:
             for message in self.raft.take_heartbeats():
                 self._send(message)
 
@@ -239,8 +241,11 @@ class Consensus:
                 self.close()
                 self._on_failure(error)
             return
+        if output.hard_state is not None:
+            self._term_stored = output.hard_state.term
         if not self._closed:
             self._carry_out(output)
+            self._send_heartbeats()
             self._pump()
 
     def _carry_out(self, output: Output) -> None:

@@ -260,6 +260,8 @@ class Raft:
     def take_heartbeats(self) -> tuple[Message, ...]:
         """What may leave while an output is being stored. A heartbeat says who leads the term, which a majority had
         stored before anybody led it; its answer says that it was heard, and that is so whatever a disk holds."""
+        if not self.outbox:
+            return ()
         found = tuple(message for message in self.outbox if message.kind in (Kind.HEARTBEAT, Kind.HEARTBEAT_ANSWER))
         self.outbox = [message for message in self.outbox if message not in found]
         return found
