@@ -35,6 +35,9 @@ class Leading:
         self._holders: set[int] = set()
         """Members that are known to hold the key, in this term of ours."""
         self._handing: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[int, float] = {}
+        """When a member that did not take the key may be asked again. Something changes with each fact that is agreed
+        on, and it must not be dialled each time."""
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self) -> None:
@@ -45,6 +48,7 @@ class Leading:
         consensus = self._member.consensus
         if not consensus.is_leader:
             self._holders.clear()
+            self._not_before.clear()
             return
         self._timer = self._loop.call_later(LOOK_S, self.look)
         if not consensus.may_change:
@@ -75,6 +79,8 @@ class Leading:
         consensus = self._member.consensus
         if number in self._handing or number not in self._candidates():
             return
+        if self._loop.time() < self._not_before.get(number, 0.0):
+            return
         task = self._loop.create_task(self._hand_key(number, consensus.raft.term))
         self._handing[number] = task
         task.add_done_callback(lambda _: self._handing.pop(number, None))
@@ -97,6 +103,7 @@ class Leading:
             await member.requests.ask(peer, KEY, body, member.request_timeout_s())
         except AbiError as error:
             log.info("member %d did not take the authority's key: %s", number, error)
+            self._not_before[number] = self._loop.time() + LOOK_S
             return
         if member.consensus.is_leader and member.consensus.raft.term == term:
             self._holders.add(number)

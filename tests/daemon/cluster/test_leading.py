@@ -1,0 +1,87 @@
+"""What a leader sees to, of members that do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from abi.errors import NodeUnreachable
+from abid.cluster import credentials, leading
+from abid.cluster.leading import Leading
+from abid.cluster.member import Member
+from abid.core.raft.configuration import Configuration
+from tests.daemon.cluster.hosts import Ca, run
+
+
+class Host:
+    """A leader, as far as it matters here: of three voters, none of which can be reached."""
+
+    number = term = 1
+    is_leader = may_change = True
+    configuration = Configuration(voters=frozenset({1, 2, 3}))
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.members = {1: "a", 2: "b", 3: "c"}
+        self.consensus = self.raft = self.facts = self.reach = self
+        self.dialled: list[str] = []
+        self.often = asyncio.Event()
+
+    async def peer(self, node: str) -> Any:
+        self.dialled.append(node)
+        if len(self.dialled) == 6:
+            self.often.set()
+        raise NodeUnreachable("connection refused")
+
+    def node_of(self, number: int) -> str:
+        return self.members[number]
+
+    def is_alive(self, number: int) -> bool:
+        return True
+
+    def caught_up(self, number: int) -> bool:
+        return False
+
+
+def test_a_member_that_cannot_be_reached_is_not_dialled_with_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = Ca(tmp_path)
+    monkeypatch.setattr(credentials, "load_authority", lambda _: ca.authority)
+
+    async def scene() -> None:
+        host = Host(tmp_path)
+        leads = Leading(cast(Member, host), asyncio.get_running_loop())
+        for _ in range(20):
+            leads.look()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert host.dialled == ["b", "c"]
+        monkeypatch.setattr(leading, "LOOK_S", 0.0)
+        host.is_leader = False
+        leads.look()
+        host.is_leader = True
+        leads.look()
+        await asyncio.sleep(0)
+        assert host.dialled == ["b", "c", "b", "c"], "in another term of ours at once"
+        leads.close()
+
+    run(scene())
+
+
+def test_and_is_dialled_again_a_little_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = Ca(tmp_path)
+    monkeypatch.setattr(credentials, "load_authority", lambda _: ca.authority)
+    monkeypatch.setattr(leading, "LOOK_S", 0.01)
+
+    async def scene() -> None:
+        host = Host(tmp_path)
+        leads = Leading(cast(Member, host), asyncio.get_running_loop())
+        leads.look()
+        await asyncio.wait_for(host.often.wait(), 10)
+        leads.close()
+
+    run(scene())
