@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 SLEPT_NS: Final = 1_000_000_000
 """A gap of this size between the two clocks is a sleep; drifting apart by reading one after the other is far less."""
+ROUNDED_S: Final = 0.002
+"""A loop's timers go by whole milliseconds, of a time that it looked up before this turn. Who is woken sooner than it
+wanted finds nothing to do, and sleeps for nothing again and again."""
 STARTS_FACTOR: Final = 1 << 32
 """What an earlier life of this host said of itself is outdated at once."""
 
@@ -108,7 +111,7 @@ class Health:
                     log.info("member %d is %s", effect.member, effect.state.name.lower())
         if self._timer is not None:
             self._timer.cancel()
-        wake_s = max(0.0, (self.rules.wake_at - time.monotonic_ns()) / 1e9)
+        wake_s = max(0.0, (self.rules.wake_at - time.monotonic_ns()) / 1e9) + ROUNDED_S
         self._timer = self._loop.call_later(wake_s, self._tick)
         if changed:
             self._on_change()
