@@ -36,7 +36,8 @@ from abid.cluster.tls import PeerIdentity, identity_of
 
 log = logging.getLogger(__name__)
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 16 * 1024
+"""A TLS record holds no more (RFC 8446, 5.1), and one at a time is read."""
 LINGER_S: Final = 1.0
 """How long a peer that we are done with has to read our last words."""
 QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -234,7 +235,8 @@ class Link(asyncio.Protocol):
                 self.state = State.OPEN
                 self._limit_silence()
                 self.owner.on_secured(self)
-            while self.state is State.OPEN:
+            # Asked for more than there is, TLS raises an error each time, which costs as much as reading.
+            while self.state is State.OPEN and (self._incoming.pending or tls.pending()):
                 self._read(tls)
         except ssl.SSLWantReadError:
             pass
