@@ -28,19 +28,22 @@ PAUSE_S: Final = 0.002
 """Between two requests of one client: the machine has other things to do."""
 AWAY_S: Final = 0.02
 """Until a daemon that is down is dialled again."""
+NOT_MEMBER: Final = "not_member"
 TOLD_NOTHING: Final = frozenset({LOST, "unavailable", "node_unreachable", "request_timed_out", "circuit_open", "busy"})
 """Codes of errors after which it may or may not have come to pass. Any other is a fault."""
 
 
 class Away(Exception):
-    """The daemon was not reached; nothing was asked."""
+    """The daemon was not reached, or is in no cluster; nothing was asked."""
 
 
 class Line:
-    """One client's way to one daemon, at its socket ``path``. What it asks is noted in ``notes``."""
+    """One client's way to one daemon, at its socket ``path``. What it asks is noted in ``notes``. ``may_leave``: the
+    daemon may say that it is in no cluster."""
 
-    def __init__(self, who: str, host: int, path: str, notes: list[Note]) -> None:
+    def __init__(self, who: str, host: int, path: str, notes: list[Note], *, may_leave: bool = False) -> None:
         self.who = who
+        self._may_leave = may_leave
         self._host, self._path, self._notes = host, path, notes
         self._socket: Any = None
         self._control: Control | None = None
@@ -78,6 +81,8 @@ class Line:
             told = _told_by(error)
             if told is None:
                 why = error.code
+                if why == NOT_MEMBER and self._may_leave:
+                    raise Away(error.message) from None
                 if why not in TOLD_NOTHING:
                     raise
             if isinstance(error, DaemonUnreachable):
@@ -150,12 +155,14 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def asking(paths: Sequence[str], names: Sequence[str], each: int, seed: int) -> Iterator[list[Note]]:
+def asking(
+    paths: Sequence[str], names: Sequence[str], each: int, seed: int, *, may_leave: bool = False
+) -> Iterator[list[Note]]:
     """So many clients at each daemon ask about these names meanwhile. What they saw is complete at the end; raises
     what broke one of them."""
     notes: list[Note] = []
     clients = [
-        Client(Line(f"c{host}{letter}", host, path, notes), names, seed)
+        Client(Line(f"c{host}{letter}", host, path, notes, may_leave=may_leave), names, seed)
         for host, path in enumerate(paths)
         for letter in "abcdefgh"[:each]
     ]

@@ -9,6 +9,7 @@ asked for later:
 2. The daemon was killed: serials of its next life are above all of the one before.
 
 What a client alone gave up may lie in a stopped daemon's socket, and come to pass after all that is asked meanwhile.
+Nor does this hold of a host that leaves the cluster and joins again: its serials are those of somebody else.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Note:
         return not isinstance(self.operation.asked, Get)
 
 
-def history(notes: Iterable[Note]) -> list[Operation[Asked, Told]]:
-    """With an end for what was given up, where there is one."""
+def history(notes: Iterable[Note], *, may_leave: bool = False) -> list[Operation[Asked, Told]]:
+    """With an end for what was given up, where there is one. ``may_leave``: hosts left the cluster meanwhile."""
     notes = list(notes)
     answered: dict[int, list[Note]] = {}
     for note in notes:
-        if note.is_known and note.is_command:
+        if note.is_known and note.is_command and not may_leave:
             answered.setdefault(note.host, []).append(note)
     return [note.operation if note.is_known else _ended(note, answered.get(note.host, ())) for note in notes]
 
@@ -66,6 +67,6 @@ def _ended(lost: Note, answered: Sequence[Note]) -> Operation[Asked, Told]:
     return dataclasses.replace(lost.operation, ended=min(ends, default=None))
 
 
-def wrong(notes: Iterable[Note]) -> list[Failure[Name, Asked, Told]]:
+def wrong(notes: Iterable[Note], *, may_leave: bool = False) -> list[Failure[Name, Asked, Told]]:
     """One for each name whose history no single host could have had."""
-    return list(failures(history(notes), NameModel(), part_of))
+    return list(failures(history(notes, may_leave=may_leave), NameModel(), part_of))

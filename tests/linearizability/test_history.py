@@ -42,6 +42,10 @@ def test_what_a_client_gave_up_ends_with_the_daemon() -> None:
     assert ends(UNANSWERED, note(5, told=Claimed(1)), note(7, told=Claimed(1), life=2)) == [8, 6, 8]
 
 
+def test_of_a_host_that_may_have_left_nothing_is_known() -> None:
+    assert history([GIVEN_UP, note(5, told=Held("b"))], may_leave=True)[0].ended is None
+
+
 def test_what_was_given_up_and_comes_to_pass_later_is_wrong() -> None:
     before = [note(-5, told=Claimed(1)), GIVEN_UP, note(5, told=Claimed(1)), note(7, Get("n"), Held("a"))]
     assert not wrong(before)

@@ -44,12 +44,38 @@ def all_killed(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
     fleet.await_leader()
 
 
+def two_killed(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
+    """With a majority gone, nothing is agreed on."""
+    numbers = lots.sample(range(len(fleet)), 2)
+    fleet.kill(*numbers)
+    time.sleep(hold_s)
+    fleet.restart(*numbers)
+
+
+def leader_powered_off(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
+    leader, _ = fleet.await_leader()
+    fleet.power_off(leader)
+    time.sleep(hold_s)
+    fleet.restart(leader)
+
+
 def leader_cut_off(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
     leader, _ = fleet.await_leader()
     others = [fleet.hosts[number] for number in range(len(fleet)) if number != leader]
     fleet.hosts.split([fleet.hosts[leader]], others)
     time.sleep(hold_s)
     fleet.hosts.heal()
+
+
+def leader_cut_off_and_killed(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
+    """What it stored and nobody else has is on its disk when it comes back."""
+    leader, _ = fleet.await_leader()
+    others = [fleet.hosts[number] for number in range(len(fleet)) if number != leader]
+    fleet.hosts.split([fleet.hosts[leader]], others)
+    time.sleep(hold_s)
+    fleet.kill(leader)
+    fleet.hosts.heal()
+    fleet.restart(leader)
 
 
 def follower_cut_off(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
@@ -94,17 +120,32 @@ def leader_stopped_and_cut_off(fleet: Fleet, lots: random.Random, hold_s: float)
     fleet.hosts.heal()
 
 
+def member_leaves(fleet: Fleet, lots: random.Random, hold_s: float) -> None:
+    """And joins again, under another number. With two members one votes."""
+    fleet.await_leader()
+    one = lots.randrange(len(fleet))
+    fleet.ask(one, "cluster-leave")
+    others = [number for number in range(len(fleet)) if number != one]
+    time.sleep(hold_s)
+    leader, _ = fleet.await_leader(among=others)
+    fleet.ask(one, "cluster-join", token=fleet.ask(leader, "cluster-token")["token"])
+
+
 Weather = Callable[[Fleet, random.Random, float], None]
 WEATHERS: Final[tuple[Weather, ...]] = (
     leader_killed,
     follower_killed,
+    two_killed,
     all_killed,
+    leader_powered_off,
     leader_cut_off,
+    leader_cut_off_and_killed,
     follower_cut_off,
     all_apart,
     one_way,
     leader_stopped,
     leader_stopped_and_cut_off,
+    member_leaves,
 )
 
 

@@ -47,14 +47,15 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     slowest_check_s: float = 0.0
 
-    def add(self, notes: Sequence[Note]) -> None:
+    def add(self, notes: Sequence[Note], *, may_leave: bool) -> None:
         began = time.monotonic()
-        self.wrong += map(str, wrong(notes))
+        self.wrong += map(str, wrong(notes, may_leave=may_leave))
         self.slowest_check_s = max(self.slowest_check_s, time.monotonic() - began)
         self.operations += len(notes)
         self.commands += sum(note.is_command for note in notes)
         self.unknown.update(note.why for note in notes if not note.is_known)
-        self.open += sum(one.ended is None for one, note in zip(history(notes), notes, strict=True) if note.is_command)
+        operations = history(notes, may_leave=may_leave)
+        self.open += sum(one.ended is None for one, note in zip(operations, notes, strict=True) if note.is_command)
 
 
 def round_of(
@@ -63,7 +64,7 @@ def round_of(
     """What clients saw in these weathers, each of which lasts so many seconds; and at last, whom each host names."""
     names = [f"{title}-{number}" for number in range(NAMES)]
     paths = weather.sockets(fleet)
-    with asking(paths, names, CLIENTS_EACH, lots.randrange(1 << 30)) as notes:
+    with asking(paths, names, CLIENTS_EACH, lots.randrange(1 << 30), may_leave=somebody_leaves(weathers)) as notes:
         time.sleep(CALM_S)
         for one, hold_s in weathers:
             one(fleet, lots, hold_s)
@@ -78,6 +79,10 @@ def round_of(
     return notes
 
 
+def somebody_leaves(weathers: Sequence[tuple[Weather, float]]) -> bool:
+    return any(one is weather.member_leaves for one, _ in weathers)
+
+
 def names(options: Options) -> list[Figure]:
     lots = random.Random(options.seed)
     found = Seen()
@@ -87,7 +92,8 @@ def names(options: Options) -> list[Figure]:
             drawn = [
                 (lots.choice(WEATHERS), lots.uniform(*lots.choice((SHORT_S, LONG_S)))) for _ in range(WEATHERS_EACH)
             ]
-            found.add(round_of(fleet, drawn, lots, f"round-{number}"))
+            notes = round_of(fleet, drawn, lots, f"round-{number}")
+            found.add(notes, may_leave=somebody_leaves(drawn))
             words = ", ".join(f"{one.__name__} {hold_s:.2f} s" for one, hold_s in drawn)
             options.tell(f"{number + 1} of {options.times}: {words}: {found.operations} operations in all")
             for failure in found.wrong:
