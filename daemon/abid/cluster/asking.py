@@ -196,7 +196,7 @@ class Asking:
         command = commands.decode(body["command"])
         if self._node_of(command.origin) != peer.node:
             raise AbiError(f"node {peer.node} asks in the name of member {command.origin}", code="denied")
-        return await self._as_answer(self.propose(command))
+        return await self._as_answer(self.propose(commands.proposed_at(command, time.time_ns() // 1_000_000)))
 
     async def on_read(self, peer: Peer, body: Body) -> Body:
         return await self._as_answer(self.look(body["what"], body["words"]))

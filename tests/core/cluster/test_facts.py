@@ -140,6 +140,22 @@ def test_names(asker: Asker) -> None:
     assert asker.ask(commands.ClaimName, name="n" * (NAME_CHARS_MAX + 1), owner="b").refused == "usage"
 
 
+def test_the_clock_of_the_leader_decides_when_a_token_ends(asker: Asker) -> None:
+    """That of the member that asked may be wrong: behind, and its token would be over; ahead, and all others' would."""
+    create(asker, "others", ends_ms=asker.at_ms + 50)
+    right = asker.at_ms
+    for name, wrong_by in (("ahead", 3_600_000), ("behind", -900)):
+        asker.at_ms = right + wrong_by
+        words = {"token": name, "digest": DIGEST, "uses": 1, "ends_ms": asker.at_ms + 100}
+        made = asker.make(commands.CreateToken, **words)
+        asker.at_ms = right
+        asker.facts.apply(commands.proposed_at(made, right))
+    assert {name: token.ends_ms - right for name, token in asker.facts.tokens.items()} == {
+        "others": 50, "ahead": 100, "behind": 100,
+    }  # fmt: skip
+    assert admit(asker, "bb", "others").refused == ""
+
+
 def test_tokens_are_bounded_and_those_that_ended_make_room(asker: Asker) -> None:
     for number in range(TOKENS_MAX):
         assert not create(asker, f"t{number}").refused

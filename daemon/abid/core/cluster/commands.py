@@ -1,8 +1,8 @@
 """What can be asked of a cluster, as it stands in the log: tagged structs, for ever readable.
 
 Every member applies the same commands in the same order and must come to the same facts, whatever its clock says and
-whichever release it runs. So a command carries the time of who proposed it (``at_ms``, since the epoch), its meaning
-never changes, and a new meaning is a new command.
+whichever release it runs. So a command carries the time of the leader that proposed it (``at_ms``, since the epoch),
+its meaning never changes, and a new meaning is a new command.
 """
 
 from __future__ import annotations
@@ -97,6 +97,16 @@ class ReleaseName(Command, frozen=True, tag="release-name"):
 AnyCommand = (
     Found | Admit | Readmit | Announce | Remove | NoteRenewal | CreateToken | DropToken | ClaimName | ReleaseName
 )
+
+
+def proposed_at(command: AnyCommand, at_ms: int) -> AnyCommand:
+    """The same command, of this moment; what it says of moments to come moves with it. The clock of whoever leads is
+    the cluster's: a member that is an hour behind would make tokens that are over when they come, and with one that is
+    ahead all tokens would end."""
+    if isinstance(command, CreateToken):
+        command = msgspec.structs.replace(command, ends_ms=command.ends_ms + at_ms - command.at_ms)
+    return msgspec.structs.replace(command, at_ms=at_ms)
+
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(AnyCommand).decode
