@@ -134,6 +134,15 @@ class NetworkDisabled(AbiError):
 
     code = "network_disabled"
 
+    def __init__(
+        self,
+        message: str = "the network of the daemon on this host is switched off",
+        *,
+        code: str | None = None,
+        hint: str = "network.enabled = true (or ABI_NETWORK_ENABLED=true), then start the daemon again",
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+
 
 class NodeUnreachable(AbiError, ConnectionError):
     """A node could not be dialled within `connection_timeout_ms`, is known to be dead, or its circuit breaker is open.

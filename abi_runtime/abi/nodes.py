@@ -72,10 +72,7 @@ class NodeRegistry:
         """
         status = self._ask()
         if not status.enabled:
-            raise NetworkDisabled(
-                "the network of the daemon on this host is switched off",
-                hint="[network] enabled = true (or ABI_NETWORK_ENABLED=true), then start the daemon again",
-            )
+            raise NetworkDisabled()
         if not status.discovery_enabled:
             raise NetworkDisabled(
                 "discovery is switched off in the daemon on this host",

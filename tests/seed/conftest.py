@@ -1,4 +1,4 @@
-"""For the rows of the seed's page that a program sees through its daemon: one that says what a test told it to."""
+"""Daemons for the rows of the seed's page: one that says what a test told it to, and real ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seed.members import Making
 from tests.unit.conftest import ScriptedDaemon
 
 
@@ -20,3 +21,12 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script
     daemon = ScriptedDaemon(path)
     yield daemon
     daemon.close()
+
+
+@pytest.fixture
+def making() -> Iterator[Making]:
+    made = Making()
+    try:
+        yield made
+    finally:
+        made.close()
