@@ -53,8 +53,8 @@ class Option:
         return f"ABI_{self.section}_{self.name}".upper()
 
 
-def _duration(key: str, default: int, sentence: str, minimum: int = 0) -> Option:
-    return Option(key, "integer", default, "milliseconds", sentence, minimum, DAY_MS)
+def _duration(key: str, default: int, sentence: str, minimum: int = 0, *, reloadable: bool = True) -> Option:
+    return Option(key, "integer", default, "milliseconds", sentence, minimum, DAY_MS, reloadable=reloadable)
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -173,22 +173,22 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "network.broadcast_interval_ms", 5_000,
-        "From one beacon on the local network to the next.", 100,
+        "From one beacon on the local network to the next.", 100, reloadable=False,
     ),
     Option(
         "network.seeds", "texts", (), "",
         "Peers to dial, as HOST or HOST:PORT; all addresses of a DNS name are tried.",
-        complaint=addresses.wrong_host,
+        reloadable=False, complaint=addresses.wrong_host,
     ),
     Option(
         "network.subnets", "texts", (), "",
         "Networks whose addresses are dialled one after the other, such as 10.0.3.0/24, where no broadcast reaches.",
-        complaint=addresses.wrong_subnet,
+        reloadable=False, complaint=addresses.wrong_subnet,
     ),
     Option(
         "network.exec_hook", "text", "", "",
         "A program, by its whole path and with its arguments, that prints peers, one HOST or HOST:PORT a line.",
-        complaint=addresses.wrong_command,
+        reloadable=False, complaint=addresses.wrong_command,
     ),
     _duration(
         "network.connection_timeout_ms", 10_000,
@@ -196,7 +196,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _duration(
         "network.request_timeout_ms", 30_000,
-        "How long one request to a peer or the cluster may take, all its tries together; not how long a task may run.", 10,
+        "How long one request to a peer or the cluster may take, all its tries together; not how long a task may run.",
+        10,
     ),
     Option(
         "network.max_retries", "integer", 3, "retries",
