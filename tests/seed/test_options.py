@@ -1,0 +1,153 @@
+"""The seed's row "Configuration": each of its six options changes what happens, seen from outside of real daemons."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from abi import control
+from abi.errors import AbiError, NodeUnreachable, Timeout
+from abi.wire import join_token
+from tests.hosts import kernel
+from tests.hosts.daemon import HostDaemon
+from tests.hosts.hosts import Hosts
+from tests.seed.members import QUIET, Making, elapsed, free_port, listening
+from tests.system.harness import WAIT_S
+
+OTHERS_S = 1.5
+"""For all that such a call does beside waiting, on a machine that has other things to do."""
+BEACONS = str(Path(__file__).with_name("beacons.py"))
+
+
+def test_port(making: Making) -> None:
+    """Where peers connect, and nowhere else."""
+    for port in (free_port(), free_port()):
+        (member,) = making.add(options=f"port = {port}\n{QUIET}")
+        assert listening(member.pid) == set()
+        member.ask("cluster-init")
+        assert listening(member.pid) == {("tcp", port)}
+        assert member.status()["port"] == port
+        socket.create_connection(("127.0.0.1", port), WAIT_S).close()
+
+
+# --- beacons ----------------------------------------------------------------------------------------------------------
+
+SECONDS = 1.5
+INTERVALS_MS = (100, 500)
+
+
+@pytest.fixture(scope="module")
+def beacons() -> Iterator[dict[str, Counter[str]]]:
+    """Packets that left hosts of founded clusters in so many seconds, by protocol; on each host one configuration."""
+    missing = kernel.why_not()
+    if missing:
+        pytest.skip(f"no hosts for tests: {missing}")
+    everything = 'seeds = ["10.77.0.200:9000"]\nsubnets = ["10.77.0.128/29"]\nexec_hook = "/bin/echo 10.77.0.201"\n'
+    configurations = {
+        "off": f"discovery_enabled = false\nbroadcast_interval_ms = {INTERVALS_MS[0]}\n{everything}",
+        **{f"every {ms} ms": f"broadcast_interval_ms = {ms}\n" for ms in INTERVALS_MS},
+    }
+    with ExitStack() as stack:
+        hosts = stack.enter_context(Hosts(len(configurations)))
+        daemons = [
+            HostDaemon(host, cpus=1, config=f"[network]\n{options}")
+            for host, options in zip(hosts, configurations.values(), strict=True)
+        ]
+        for daemon in daemons:
+            stack.callback(daemon.close)
+            with control.connect(sockets=[str(daemon.runtime_dir / "abid.sock")]) as connection:
+                connection.request("cluster-init")
+        watched = [
+            host.open([sys.executable, BEACONS, str(SECONDS)], stdout=subprocess.PIPE, text=True) for host in hosts
+        ]
+        said = [one.communicate(timeout=WAIT_S)[0].split() for one in watched]
+        yield {name: Counter(words) for name, words in zip(configurations, said, strict=True)}
+
+
+def test_discovery_enabled(beacons: dict[str, Counter[str]]) -> None:
+    """Off, not one packet leaves, whatever else is configured; on, beacons do. (Who finds whom: test_on_a_lan.py.)"""
+    assert beacons["off"] == Counter()
+    assert beacons["every 100 ms"]["broadcast"] > 0
+
+
+def test_broadcast_interval_ms(beacons: dict[str, Counter[str]]) -> None:
+    """Each interval is drawn from 90 to 110 % of it: more there cannot be, and a shorter one makes more."""
+    most = {ms: SECONDS * 1000 / (0.9 * ms) + 1 for ms in INTERVALS_MS}
+    often, seldom = (beacons[f"every {ms} ms"]["broadcast"] for ms in INTERVALS_MS)
+    assert 0 < seldom <= most[500] < often <= most[100], (often, seldom)
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def test_connection_timeout_ms(making: Making) -> None:
+    """Of a dial to somebody who takes the connection and never says a word; it ends as `NodeUnreachable`."""
+    (member,) = making.add()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        token = join_token.JoinToken(bytes(32), "c1a57e5000000001", "0a0b0c0d", bytes(16), ("127.0.0.1:1",))
+        words = {"token": join_token.to_text(token), "addresses": [f"127.0.0.1:{mute.getsockname()[1]}"]}
+
+        def join() -> None:
+            with pytest.raises(NodeUnreachable, match=f"no connection within {timeout_ms} ms"):
+                member.ask("cluster-join", **words)
+
+        for timeout_ms in (100, 600):
+            member.reload(f"port = 0\n{QUIET}connection_timeout_ms = {timeout_ms}\n")
+            # The first address says nothing; at the other nobody is, which is known at once.
+            assert timeout_ms <= 1000 * elapsed(join) <= timeout_ms + 1000 * OTHERS_S
+
+
+def test_request_timeout_ms(making: Making) -> None:
+    """Of a question to a leader that is stopped, which ends as `Timeout`, and of one that no majority is there for."""
+    one, two = making.cluster(2)
+
+    def ask() -> None:
+        with pytest.raises(AbiError) as caught:
+            two.ask("name-get", name="n")
+        codes.append(caught.value.code)
+
+    codes: list[str] = []
+    one.freeze()
+    for timeout_ms in (100, 600):
+        two.reload(f"port = 0\n{QUIET}request_timeout_ms = {timeout_ms}\n")
+        assert timeout_ms <= 1000 * elapsed(ask) <= timeout_ms + 1000 * OTHERS_S
+    one.kill()
+    one.wait()
+    two.until(lambda told: told["leader"] is None, "nobody leads any more")
+    assert timeout_ms <= 1000 * elapsed(ask) <= timeout_ms + 1000 * OTHERS_S
+    assert codes == [Timeout.code, Timeout.code, "unavailable"]
+
+
+# --- tries ------------------------------------------------------------------------------------------------------------
+
+HANGS_UP = """
+from abid.cluster.asking import Asking
+from abi.errors import AbiError
+async def on_read(self, peer, body):
+    import os, sys
+    os.write(2, b"it is asked, and hangs up\\n")
+    peer.abandon(AbiError("it hangs up"))
+    return {}
+Asking.on_read = on_read
+"""
+
+
+def test_max_retries(making: Making) -> None:
+    """Of a question to a leader that hangs up each time it is asked, and counts."""
+    one, two = making.cluster(2, before=HANGS_UP)
+    counts = []
+    for retries in (0, 2):
+        before = one.log().count("it is asked")
+        two.reload(f"port = 0\n{QUIET}max_retries = {retries}\n")
+        with pytest.raises(NodeUnreachable, match="ended before its answer"):
+            two.ask("name-get", name="n")
+        counts.append(one.log().count("it is asked") - before)
+        two.until(lambda told: told["leader"], "it follows again")
+    assert counts == [1, 3]
