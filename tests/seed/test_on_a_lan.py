@@ -1,0 +1,161 @@
+"""The seed's rows "Node registry" and "Discovery starts by broadcast": real daemons on hosts of their own.
+
+Both hosts get other addresses while their daemons are down, so that nothing that either remembers leads to the other:
+who finds it then, has discovered it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from abi import control
+from abi.control import Object
+from abi.network import NodeRegistry
+from tests.hosts import kernel
+from tests.hosts.daemon import HostDaemon
+from tests.hosts.hosts import Host, Hosts
+from tests.system.harness import eventually
+
+INTERVAL_MS = 1000
+TWO_INTERVALS_S = 2 * INTERVAL_MS / 1000
+OPTIONS = f"[network]\nbroadcast_interval_ms = {INTERVAL_MS}\n"
+FIRST_FREE = 64
+SUBNET = f"10.77.0.{FIRST_FREE}/27"
+"""Of the addresses that no host has from the start, as many as are needed here."""
+PORT = 8081
+
+
+class Lan:
+    """Two hosts of one cluster, each of which votes or learns; their daemons are down between tests."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+        self.daemons = [HostDaemon(host, cpus=1, config=OPTIONS) for host in hosts]
+        self._octet = FIRST_FREE
+        self._has_firewall: set[str] = set()
+        first, second = self.daemons
+        self.ask(first, "cluster-init")
+        self.ask(second, "cluster-join", token=self.ask(first, "cluster-token")["token"])
+        self.nodes = [str(self.status(daemon)["node"]) for daemon in self.daemons]
+
+    def ask(self, daemon: HostDaemon, op: str, **words: object) -> Object:
+        with control.connect(sockets=[str(daemon.runtime_dir / "abid.sock")]) as connection:
+            return connection.request(op, **words)
+
+    def status(self, daemon: HostDaemon) -> Object:
+        return self.ask(daemon, "network-status")
+
+    def down(self) -> None:
+        for daemon in self.daemons:
+            if daemon.process.poll() is None:
+                daemon.kill()
+                daemon.wait()
+
+    def move(self) -> list[str]:
+        """While they are down: other addresses, and IPv4 alone. Those, one for each."""
+        self.down()
+        addresses = []
+        for host in self.hosts:
+            self._octet += 1
+            address = f"10.77.0.{self._octet}"
+            kernel.tell("ip", "-n", host.namespace, "addr", "flush", "dev", "eth0")
+            kernel.tell("ip", "-n", host.namespace, "addr", "add", f"{address}/24", "brd", "+", "dev", "eth0")
+            addresses.append(address)
+        return addresses
+
+    def start(self, number: int, options: str = "") -> None:
+        self.daemons[number].config_file.write_text(OPTIONS + options)
+        self.daemons[number].start()
+
+    def await_connected(self) -> None:
+        for daemon in self.daemons:
+            eventually(lambda daemon=daemon: self.is_connected(daemon), "both are connected")
+
+    def is_connected(self, daemon: HostDaemon) -> bool:
+        nodes = self.status(daemon)["nodes"]
+        return len(nodes) == 2 and all(node["connected"] for node in nodes)
+
+    def silence_broadcasts(self) -> None:
+        """What is sent to everybody arrives nowhere from now on, as in most clouds."""
+        for host in self.hosts:
+            if host.namespace not in self._has_firewall:
+                self._has_firewall.add(host.namespace)
+                _silence(host)
+
+
+def _silence(host: Host) -> None:
+    lines = [
+        "add table inet cloud",
+        "add chain inet cloud arrives { type filter hook input priority 0; policy accept; }",
+        "add rule inet cloud arrives pkttype { broadcast, multicast } meta l4proto udp drop",
+    ]
+    kernel.tell("ip", "netns", "exec", host.namespace, "nft", "-f", "-", lines=lines)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Lan]:
+    missing = kernel.why_not()
+    if missing:
+        pytest.skip(f"no hosts for tests: {missing}")
+    with Hosts(2) as hosts:
+        lan = Lan(hosts)
+        yield lan
+        lan.down()
+        for daemon in lan.daemons:
+            daemon.close()
+
+
+@pytest.fixture
+def lan(made: Lan) -> Iterator[Lan]:
+    made.down()
+    yield made
+    made.down()
+
+
+def test_two_daemons_of_one_cluster_list_each_other_with_no_address_configured(
+    lan: Lan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = lan.move()
+    for number in (0, 1):
+        lan.start(number)
+    lan.await_connected()
+    for daemon in lan.daemons:
+        monkeypatch.setenv("ABI_SOCKET", str(daemon.runtime_dir / "abid.sock"))
+        registry = NodeRegistry(port=PORT, discovery_enabled=True, broadcast_interval_ms=INTERVAL_MS)
+        registry.start_discovery()
+
+        def listed(registry: NodeRegistry = registry) -> bool:
+            return {(node.id, node.address) for node in registry.get_active_nodes()} == {
+                (node, f"{address}:{PORT}") for node, address in zip(lan.nodes, addresses, strict=True)
+            }
+
+        eventually(listed, "both are listed, each where it is now")
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_late_one_shows_up_within_two_intervals_whichever_starts_first(lan: Lan, late: int) -> None:
+    lan.move()
+    lan.start(1 - late)
+    time.sleep(INTERVAL_MS / 2000)  # so that it starts between two beacons of the other
+    lan.start(late)
+    ready_at = time.monotonic()
+    lan.await_connected()
+    assert time.monotonic() - ready_at <= TWO_INTERVALS_S
+
+
+needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="nft (nftables) is not installed")
+
+
+@needs_nft
+@pytest.mark.parametrize("way", ["seeds", "subnets"])
+def test_where_broadcast_is_blocked_seeds_and_subnets_do(lan: Lan, way: str) -> None:
+    lan.silence_broadcasts()
+    addresses = lan.move()
+    lan.start(0)
+    options = {"seeds": f'seeds = ["{addresses[0]}"]\n', "subnets": f'subnets = ["{SUBNET}"]\n'}
+    lan.start(1, options[way])
+    lan.await_connected()
