@@ -67,6 +67,8 @@ def _status(arguments: argparse.Namespace) -> int:
     print(text.facts(pairs))
     print()
     print(_table(told))
+    for node in told["told_removed"]:
+        print(f"node {node} says that this host was removed; it is believed when a majority of the voters says so")
     return exits.OK
 
 

@@ -36,11 +36,12 @@ from abid.cluster.leading import Leading
 from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
-from abid.cluster.refusal import Code
+from abid.cluster.removal import Removal
 from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Requests
 from abid.cluster.vetting import Vetting
 from abid.core.cluster import commands
+from abid.core.cluster.voters import are_majority
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -97,6 +98,9 @@ class Member:
         )
         self._nodes: dict[int, str] = {}
         """By number, as connections showed it; the facts know better, but a newcomer has none yet."""
+        self._counted: dict[int, str] = {}
+        """By number: whom Raft counts, also when the facts do not name it any more."""
+        self._removal = Removal(self)
         others = self.consensus.facts.members
         self.health = Health(
             loop, number, others, identity.incarnation, self._send_gossip, self._dial, self._on_change, self._on_woken
@@ -131,6 +135,7 @@ class Member:
             self._connection_timeout_s,
         )  # fmt: skip
         self.discoverer.start()
+        self._note_counted()
         self.consensus.start()
         self.health.start()
         self._renewal.look()
@@ -179,13 +184,20 @@ class Member:
         if number == self.number:
             return self.node
         member = self.consensus.facts.members.get(number)
-        return self._nodes.get(number) if member is None else member.node
+        return self._counted.get(number) or self._nodes.get(number) if member is None else member.node
 
     def is_alive(self, number: int) -> bool:
         return self.health.is_alive(number)
 
     def is_revoked(self, node: str) -> bool:
-        return self.consensus.facts.is_revoked(node)
+        """Sent away, and dispensable: a voter without whom those that live are no majority is heard until the voters
+        have changed, which takes a second. Nobody could agree on that without it."""
+        return self.consensus.facts.is_revoked(node) and self._can_do_without(node)
+
+    def _can_do_without(self, node: str) -> bool:
+        configuration = self.consensus.configuration
+        others = [number for number in configuration.all_voters if self.node_of(number) != node]
+        return are_majority(configuration, [number for number in others if self.is_alive(number)])
 
     def _addresses_of(self, node: str) -> Sequence[str]:
         member = self.consensus.facts.of_node(node)
@@ -223,6 +235,7 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
+        self._removal.on_connected(peer.node)
         if self.discoverer is not None:
             self.discoverer.on_connected(bytes.fromhex(peer.node))
         self._later(self._vetting.ask(peer))
@@ -272,14 +285,15 @@ class Member:
         if member is not None:
             self.consensus.connection_lost(member.number)
             self.health.on_closed(member.number, peer, orderly)
-        if peer.why is not None and not self.is_revoked(peer.node):
-            self._on_refused(peer.why)
+        if peer.why is not None:
+            self._on_refused(peer.node, peer.why)
         self._changed.set()
 
-    def _on_refused(self, error: AbiError) -> None:
-        """Another member will not speak with us."""
-        if error.code == Code.REVOKED:
-            self._on_failure(error)
+    def _on_refused(self, node: str, error: AbiError) -> None:
+        """It will not speak with us, or we not with it."""
+        removed = self._removal.on_refused(node, error)
+        if removed is not None:
+            self._on_failure(removed)
 
     def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
         self._later(self._admission.on_stranger(stranger, message))
@@ -316,14 +330,21 @@ class Member:
         self.health.configure(members)
         for number in [number for number in self._nodes if number in members]:
             del self._nodes[number]
+        self._note_counted()
         for node in list(self.peers.connected):
             if self.is_revoked(node):
                 self.peers.revoke(node)
         if members:
-            self.reach.keep({*(member.node for member in members.values()), *self._nodes.values()})
+            named = {member.node for member in members.values()}
+            self.reach.keep({*named, *self._nodes.values(), *self._counted.values()})
+            self._removal.keep(named)
         self.asking.on_change()
         self._leading.look()
         self._changed.set()
+
+    def _note_counted(self) -> None:
+        counted = {number: self.node_of(number) for number in self.consensus.configuration.members}
+        self._counted = {number: node for number, node in counted.items() if node is not None}
 
     # What people ask.
 
@@ -347,6 +368,7 @@ class Member:
             "applied": raft.log.applied,
             "committed": raft.log.committed,
             "certificate_ends_s": round(self.credentials.not_after),
+            "told_removed": self._removal.told_by,
             "refused": dict(self.peers.refusals),
             "nodes": [
                 {

@@ -42,7 +42,7 @@ class Reach:
         addresses_of: Callable[[str], Sequence[str]],
         draw: Callable[[float, float], float],
         timeout_s: Callable[[], float],
-        on_refused: Callable[[AbiError], None],
+        on_refused: Callable[[str, AbiError], None],
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.breakers = Breakers(now)
@@ -136,7 +136,7 @@ class Reach:
             return
         level = logging.DEBUG if isinstance(error, AbiError) else logging.ERROR
         if isinstance(error, PeerRefused):
-            self._on_refused(error)
+            self._on_refused(node, error)
         log.log(level, "node %s cannot be reached: %s", node, error)
 
     def _pause_after(self, node: str, dial: asyncio.Task[Peer]) -> None:

@@ -57,6 +57,10 @@ class PeerRefused(AbiError):
         super().__init__(message, code=str(code), hint=hint)
 
 
+class Said(PeerRefused):
+    """In the other side's own words."""
+
+
 HINTS: Final[dict[str, str]] = {
     Code.WRONG_CA: "it belongs to another cluster; `abi cluster join` makes it a member of this one",
     Code.EXPIRED: "its certificate has run out; are the clocks of both hosts right?",
@@ -74,12 +78,12 @@ def refused(code: str, message: str) -> PeerRefused:
     return PeerRefused(message, code=code, hint=HINTS.get(code, ""))
 
 
-def said(words: Refused) -> PeerRefused:
+def said(words: Refused) -> Said:
     """A refusal as the other side worded it. Whoever that is: its text is shown, so it is short and plain."""
     code, message, hint = (
         "".join(filter(str.isprintable, text))[:TEXT_CHARS_MAX] for text in msgspec.structs.astuple(words)
     )
-    return PeerRefused(message, code=code, hint=hint)
+    return Said(message, code=code, hint=hint)
 
 
 # OpenSSL's numbers (x509_vfy.h) for a chain that does not end at our authority, and for a time that is not now.

@@ -228,7 +228,7 @@ class Asker(Host):
         self.requests = Requests(loop)
         self.reach = Reach(
             loop, self.peers, self.requests, lambda node: self.places[node], lambda low, high: high,
-            lambda: timeout_s, lambda error: None, clock,
+            lambda: timeout_s, lambda node, error: None, clock,
         )  # fmt: skip
 
     async def ask(self, node: str = B, timeout_s: float = 5.0) -> Body:

@@ -20,7 +20,7 @@ from abid.cluster import strangers, tls
 from abid.cluster.authority import BACKDATE_S, CERTIFICATE_S
 from abid.cluster.credentials import Credentials
 from abid.cluster.link import State
-from abid.cluster.refusal import Code, PeerRefused
+from abid.cluster.refusal import Code, PeerRefused, Said
 from tests.daemon.cluster.hosts import CLUSTER, LOCALHOST, WAIT_S, Ca, Host, Wire, client_hello, hosts, run
 
 A, B, C = "0000000a", "0000000b", "0000000c"
@@ -118,7 +118,9 @@ def test_who_was_removed_is_refused_before_its_first_frame(tmp_path: Path) -> No
                 error = await refused(c, b.address)
                 assert (error.code, error.message) == (Code.REVOKED, f"node {C} was removed from the cluster")
                 assert error.hint
-                assert (await refused(b, c.address)).code == Code.REVOKED
+                assert isinstance(error, Said)
+                ours = await refused(b, c.address)
+                assert (ours.code, isinstance(ours, Said)) == (Code.REVOKED, False), "it is not b that was removed"
                 await counted(b, Code.REVOKED)
                 wire = Wire()  # it is told so although it has said nothing at all
                 await wire.dial(b.address, tls.member(removed))

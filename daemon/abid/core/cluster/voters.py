@@ -8,13 +8,14 @@ have the log yet (thesis, 4.2.1): a majority that waits for a newcomer to catch 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
 
 from abid.core.raft.change import Proposal
 from abid.core.raft.configuration import Change, ChangeKind, Configuration
+from abid.core.raft.quorum import Vote, counted_by_both
 
 FEW_MAX: Final = 2
 SOME_MAX: Final = 6
@@ -32,6 +33,14 @@ def wanted_count(hosts: int) -> int:
     if hosts <= FEW_MAX:
         return min(1, hosts)
     return 3 if hosts <= SOME_MAX else 5
+
+
+def are_majority(configuration: Configuration, numbers: Collection[int]) -> bool:
+    """Whether these could have the cluster agree on something by themselves; while voters change, by both majorities.
+    Where no voters are known, nobody could."""
+    votes = dict.fromkeys(numbers, True)
+    won = counted_by_both(configuration.voters, configuration.outgoing, votes) is Vote.WON
+    return won and bool(configuration.voters)
 
 
 def next_change(configuration: Configuration, members: Mapping[int, Standing], leader: int) -> Proposal | None:
