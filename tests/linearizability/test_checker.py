@@ -344,7 +344,7 @@ def small_histories(draw: st.DrawFn) -> list[Operation[Asked, Told]]:
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(small_histories())
 def test_it_finds_what_trying_all_orders_finds(operations: list[Operation[Asked, Told]]) -> None:
     found = names_failed(*operations)

@@ -27,7 +27,7 @@ NAMES: Final = 4
 """In one round; fewer than clients, so that they are in each other's way."""
 CLIENTS_EACH: Final = 2
 WEATHERS_EACH: Final = 3
-CALM_S: Final = 0.2
+CALM_S: Final = 0.1
 """Before and after each: what was done in it is seen."""
 SHORT_S: Final = (0.05, 0.5)
 LONG_S: Final = (0.7, 1.8)
