@@ -1,0 +1,113 @@
+"""Overload, wrong clocks, idleness and lying beacons at their smallest; churn's rules against made-up clusters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import eventually, state_of
+from tests.torture import clocks
+from tests.torture.beacons import Recorder, lied_to, too_close
+from tests.torture.clocks import BEFORE, WallClock
+from tests.torture.figures import Figure
+from tests.torture.pressure import HOUR_S, SPARE, Clocks, burners, idled, overloaded, wakings
+from tests.torture.pressure import clocks as with_clocks
+
+LOOK = "import os, time; print(time.time(), time.time_ns() / 1e9, time.monotonic(), os.stat('/proc/self').st_ctime)"
+
+
+def looked(environment: dict[str, str], before: str = "") -> list[float]:
+    """What time it is in a program: twice by the wall, and by the two clocks that are never set."""
+    command = [sys.executable, "-c", f"{before}\n{LOOK}"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+@pytest.mark.parametrize("how", ["loaded before the C library", "in Python"])
+def test_a_clock_is_wrong_in_one_process_only_and_monotonic_time_is_right(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "in Python":
+        monkeypatch.setattr(clocks, "built", lambda folder: None)
+    clock = WallClock(tmp_path)
+    if how != "in Python" and not clock.reaches_openssl:
+        pytest.skip("there is no C compiler")
+    for ahead_s in (0.0, HOUR_S, -HOUR_S):
+        clock.set(ahead_s)
+        right = looked({})
+        wall, wall_ns, monotonic, _ = looked(clock.environment, BEFORE)
+        assert [wall - right[0], wall_ns - right[1]] == pytest.approx([ahead_s] * 2, abs=60)
+        assert monotonic == pytest.approx(right[2], abs=60)
+    clock.close()
+
+
+def test_burners_want_a_core_each_and_end() -> None:
+    with burners(2) as burning:
+        assert all(burner.poll() is None for burner in burning)
+    assert all(burner.poll() is not None for burner in burning)
+
+
+def test_wakings_are_counted() -> None:
+    program = "for line in open(0):\n    print(line, end='', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as sleeper:
+        assert sleeper.stdin is not None
+        assert sleeper.stdout is not None
+        for count in range(1, 6):
+            eventually(lambda: state_of(sleeper.pid) == "S", "it sleeps")
+            assert wakings(sleeper.pid) >= count
+            sleeper.stdin.write("on\n")
+            assert sleeper.stdout.readline() == "on\n"
+        sleeper.stdin.close()
+
+
+def test_dials_that_follow_too_soon_are_counted() -> None:
+    assert too_close([]) == too_close([1.0]) == too_close([1.0, 2.0, 3.5]) == 0
+    assert too_close([1.0, 1.5, 2.5, 2.6]) == 2
+
+
+@pytest.fixture(scope="module")
+def world(needs_hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clocks]:
+    with with_clocks(tmp_path_factory.mktemp("clocks")) as made:
+        yield made
+
+
+def held(figures: list[Figure], *, beside: str = "") -> None:
+    """All gates, but for what a machine that is busy with other tests cannot show."""
+    assert not [figure for figure in figures if figure.fails and not (beside and beside in figure.name)]
+
+
+def test_nobody_is_called_dead_for_being_slow(world: Clocks) -> None:
+    held(overloaded(world.fleet, 0.5))
+
+
+def test_what_an_idle_member_costs_is_measured(world: Clocks) -> None:
+    figures = idled(world.fleet, range(SPARE), 1)
+    held(figures, beside="CPU")
+    assert all(figure.value > 0 for figure in figures)
+
+
+def test_a_member_an_hour_behind_makes_tokens_that_are_good(world: Clocks) -> None:
+    leader, term = world.fleet.await_leader()
+    follower = next(number for number in range(SPARE) if number != leader)
+    world.clocks[follower].set(-HOUR_S)
+    assert world.ahead_s(follower) == pytest.approx(-HOUR_S, abs=60)
+    assert world.join_through(follower, HOUR_S) == ""
+    assert world.fleet.await_leader() == (leader, term)
+    world.clocks[follower].set(0)
+
+
+def test_lies_at_ten_thousand_a_second_change_nothing(world: Clocks) -> None:
+    fleet = world.fleet
+    recorder = Recorder(fleet, 0, SPARE)
+    try:
+        held(lied_to(fleet, recorder, 1, SPARE, 0.5), beside="CPU")
+        assert recorder.is_heard_by(fleet.hosts[1]), "else it was deaf to all of them"
+    finally:
+        recorder.close()
