@@ -6,6 +6,10 @@
 
 So a host asks for one thing at a time, and what it asks for next has a higher serial.
 
+A host whose whole disk was put back to an earlier day begins a life anew that it had before. Serials of both lives
+differ by lot, so that it is not told what came of another request, and where its own facts are not as old as its disk
+they say above which serial it has to go. Else its first request is refused as overtaken, which says so, too.
+
 How long, and how often. All of it ends after ``network.request_timeout_ms``, in which two things may happen:
 
 - *Nobody leads*, or who was asked leads no more. That is no failure: an election takes up to a second. It is waited
@@ -35,12 +39,14 @@ from abid.cluster.reach import Reach
 from abid.cluster.requests import BUSY, Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
-from abid.core.cluster.facts import Result
+from abid.core.cluster.facts import STALE, Result
 
 T = TypeVar("T")
 
 AGAIN_S: Final = (0.05, 0.15)
 """Until it is looked again who leads, by lot; a change is noticed at once."""
+LIVES, COUNTED_BITS = 1 << 12, 20
+"""What a life's serials begin with, by lot, and the bits that are left for counting, in the 32 that each life has."""
 COMMAND, READ = "command", "read"
 NOT_LEADER: Final = "not_leader"
 """The code by which a member says that it cannot, and that another may."""
@@ -72,7 +78,7 @@ class Asking:
         self._reach = reach
         self._node_of = node_of
         self._draw = draw
-        self._serial = serial
+        self._serial = serial + (int(draw(0, LIVES)) << COUNTED_BITS)
         self._timeout_s = timeout_s
         self._retries = retries
         self._turn = asyncio.Lock()
@@ -106,11 +112,15 @@ class Asking:
         except TimeoutError:
             raise self._no_leader(AbiError("what this host asked for before has no answer yet")) from None
         try:
-            self._serial += 1
             number = self._consensus.raft.number
+            known = self._consensus.facts.applied.get(number)
+            self._serial = max(self._serial, known.serial if known else 0) + 1
             command = kind(origin=number, serial=self._serial, at_ms=time.time_ns() // 1_000_000, **words)
             body = {"command": commands.encode(command)}
-            return await self._ask(lambda: self.propose(command), COMMAND, body, ends)
+            result = await self._ask(lambda: self.propose(command), COMMAND, body, ends)
+            if result.refused == STALE:
+                self._serial = max(self._serial, int(result.value or 0))
+            return result
         finally:
             self._turn.release()
 

@@ -13,6 +13,7 @@ from abid.core.cluster.facts import (
     NAME_CHARS_MAX,
     RENEWALS_MAX,
     REVOKED_MAX,
+    STALE,
     TOKENS_MAX,
     Facts,
     Result,
@@ -173,7 +174,8 @@ def test_a_request_that_comes_twice_has_its_effect_once(asker: Asker) -> None:
     assert asker.facts.apply(request) == first
     assert asker.facts.encoded() == before
     create(asker, "other")
-    assert asker.facts.apply(request).refused == "stale"
+    late = asker.facts.apply(request)
+    assert (late.refused, late.value) == (STALE, asker.serial), "above which its origin has to go"
     assert list(asker.facts.members) == [1, 2]
 
 

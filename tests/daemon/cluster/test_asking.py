@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from abid.cluster.reach import Reach
 from abid.cluster.refusal import PeerRefused
 from abid.cluster.requests import Body, PeerSaidNo
 from abid.core.cluster import commands
-from abid.core.cluster.facts import Result
+from abid.core.cluster.facts import Applied, Facts, Result
 from tests.daemon.cluster.hosts import run
 
 WELL: Body = {"refused": "", "told": "", "value": 7}
@@ -35,6 +36,7 @@ class Cluster:
         self.ends: list[AbiError | Callable[[], object] | None] = []
         self.asked: list[tuple[str, bytes]] = []
         self.proposed: list[Any] = []
+        self.facts = Facts()
 
     async def ask(self, node: str, verb: str, body: Body, timeout_s: float) -> Body:
         self.asked.append((node, body["command"]))
@@ -257,5 +259,60 @@ def test_the_wait_for_what_was_asked_before_counts() -> None:
         assert loop.time() - began < 2 * 0.2
         cluster.leader = 2
         assert (await claim(one)).value == 7
+
+    run(tell())
+
+
+# --- serials ----------------------------------------------------------------------------------------------------------
+
+
+async def serial_of_next(one: Asking, cluster: Cluster) -> int:
+    await claim(one)
+    return int(commands.decode(cluster.asked[-1][1]).serial)
+
+
+def test_each_request_has_a_serial_above_all_that_this_host_is_known_to_have_asked() -> None:
+    async def tell() -> None:
+        cluster = Cluster()
+        one = asking(cluster)
+        first = await serial_of_next(one, cluster)
+        assert await serial_of_next(one, cluster) == first + 1
+        cluster.facts.applied = {1: Applied(first + 40, Result()), 2: Applied(first + 90, Result())}
+        assert await serial_of_next(one, cluster) == first + 41
+
+    run(tell())
+
+
+def test_two_lives_with_the_same_incarnation_have_other_serials() -> None:
+    async def tell() -> None:
+        cluster = Cluster()
+        lots = random.Random(1)
+        lives = [Asking(
+            asyncio.get_running_loop(), cast(Consensus, cluster), cast(Reach, cluster), {2: "leader"}.get,
+            lots.uniform, 7 << 32, lambda: LONG_S, lambda: 3,
+        ) for _ in range(2)]  # fmt: skip
+        serials = [await serial_of_next(one, cluster) for one in lives]
+        assert abs(serials[0] - serials[1]) >= 1 << 20
+        assert [serial >> 32 for serial in serials] == [7, 7]
+
+    run(tell())
+
+
+def test_whose_disk_was_put_back_is_refused_once_and_then_goes_on() -> None:
+    """Nobody told it: its own facts are as old as its disk."""
+
+    async def tell() -> None:
+        cluster = Cluster()
+        cluster.is_leader, cluster.leader = True, 1
+        now = Facts(applied={1: Applied(5 << 32, Result(value="of another life"))})
+        cluster.propose = lambda command, told: told(now.apply(command))  # type: ignore[method-assign]
+        one = asking(cluster)
+        refused = await claim(one)
+        assert (refused.refused, refused.told) == (
+            "stale",
+            "this request was overtaken by a later one of the same host; ask again",
+        )
+        assert (await claim(one)).value == 1
+        assert now.names["n"].owner == "o"
 
     run(tell())

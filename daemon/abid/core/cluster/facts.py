@@ -17,6 +17,7 @@ import msgspec
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
 
+STALE: Final = "stale"
 TOKENS_MAX: Final = 1_000
 """Tokens that are neither used up nor over: far more than anybody hands out, and bounded all the same."""
 NAMES_MAX: Final = 100_000
@@ -88,12 +89,13 @@ class Facts(msgspec.Struct):
     """By origin; who asked last stands at the end."""
 
     def apply(self, command: AnyCommand) -> Result:
-        """Its effect, once, and its result, as often as it comes."""
+        """Its effect, once, and its result, as often as it comes. One that is STALE is told the serial of the later
+        one, above which its origin has to go."""
         before = self.applied.get(command.origin)
         if before is not None and command.serial <= before.serial:
             if command.serial == before.serial:
                 return before.result
-            return Result("stale", "this request was overtaken by a later one of the same origin")
+            return Result(STALE, "this request was overtaken by a later one of the same host; ask again", before.serial)
         result = self._do(command)
         self.applied.pop(command.origin, None)
         self.applied[command.origin] = Applied(command.serial, result)
