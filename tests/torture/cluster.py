@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.hosts import kernel
-from tests.torture import beacons, churn, leaders, links, names, pressure
+from tests.torture import beacons, churn, leaders, links, names, pressure, strangers
 from tests.torture.figures import Figure, table
 from tests.torture.scenario import Options, Scenario
 
-FAMILIES: Final = (leaders, names, links, pressure, beacons, churn)
+FAMILIES: Final = (leaders, names, links, pressure, beacons, churn, strangers)
 SCENARIOS: Final[dict[str, Scenario]] = {one.name: one for family in FAMILIES for one in family.SCENARIOS}
 
 
