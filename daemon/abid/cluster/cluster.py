@@ -165,7 +165,8 @@ class Cluster:
                 self.config.integer("network.connection_timeout_ms") / 1000,
             )  # fmt: skip
             found = credentials.store_member(self._folder, authority, admitted.certificate, key, admitted.secret)
-            hints = tuple(place for one in admitted.addresses for place in one) or read.addresses
+            # Where a member answered just now may be the only place that leads there, whatever the others were told.
+            hints = tuple(dict.fromkeys((*read.addresses, *(place for one in admitted.addresses for place in one))))
             stands = Standing(admitted.number, port, hints)
             standing.save(self._folder, stands)
             await self._be(found, stands)
@@ -316,6 +317,7 @@ class Cluster:
         self.addresses = member.peers.addresses = self._addresses_at(self.port)
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
+        member.seek()
         member.announce(self._host, self.addresses[:ADDRESSES_MAX])
 
     def _on_forgotten(self, peer: Peer, missing: str) -> None:

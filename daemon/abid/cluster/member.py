@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
@@ -86,7 +87,7 @@ class Member:
         """Told when others remember more of this host than it does itself."""
         self._on_failure = on_failure
         self._store = store
-        lots = random.SystemRandom()
+        lots = self._lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
         self.requests = Requests(loop)
         self.reach = Reach(
@@ -140,6 +141,20 @@ class Member:
         self.health.start()
         self._renewal.look()
         return port
+
+    def seek(self) -> None:
+        """A newcomer knows nobody, and who knows of it may not reach it: dial where members were said to be."""
+        self._later(self._seek())
+
+    async def _seek(self) -> None:
+        pauses, retry = Backoff(), 0
+        while not self.peers.connected and not self.consensus.facts.members:
+            try:
+                await self.peers.dial(self.hints, self._connection_timeout_s())
+            except AbiError as error:
+                log.info("no member is found yet: %s", error)
+            await asyncio.sleep(pauses.wait_ns(retry, self._lots.random()) / 1e9)
+            retry += 1
 
     def close(self) -> None:
         """Say goodbye. What was to be stored is stored."""
