@@ -133,7 +133,7 @@ def _init(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _token(node: Node, words: Words, answer: Answer) -> None:
-    uses, valid_s = int(words.get("uses") or 1), float(words.get("valid_s") or 3600)
+    uses, valid_s = int(words.get("uses", 1)), float(words.get("valid_s", 3600))
     if not 1 <= uses <= USES_MAX:
         raise UsageError(f"a token has 1 to {USES_MAX} uses, not {uses}")
     if not 1 <= valid_s <= VALID_S_MAX:
