@@ -14,6 +14,7 @@ from typing import Any
 
 from abi import control
 from abi.control import Object
+from abi.wire import join_token
 from tests.system.harness import Daemon, eventually, state_of
 
 LOOPBACK = '[network]\nbind = "127.0.0.1"\n'
@@ -24,6 +25,12 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def invented_token(*places: str) -> str:
+    """One of no cluster, for a join that goes no further than to dial."""
+    token = join_token.JoinToken(bytes(32), "c1a57e5000000001", "0a0b0c0d", bytes(16), places)
+    return join_token.to_text(token)
 
 
 class Member(Daemon):
@@ -44,7 +51,7 @@ class Member(Daemon):
 
     def reload(self, options: str) -> None:
         self.config_file.write_text(LOOPBACK + options)
-        assert self.ask("reload")["changed"]
+        assert not self.ask("reload")["restart"]
 
     def restart(self, options: str | None = None) -> None:
         """With ``options`` from now on, if there are any."""

@@ -14,11 +14,10 @@ import pytest
 
 from abi import control
 from abi.errors import AbiError, NodeUnreachable, Timeout
-from abi.wire import join_token
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
 from tests.hosts.hosts import Hosts
-from tests.seed.members import QUIET, Making, elapsed, free_port, listening
+from tests.seed.members import QUIET, Making, elapsed, free_port, invented_token, listening
 from tests.system.harness import WAIT_S
 
 OTHERS_S = 1.5
@@ -91,16 +90,14 @@ def test_connection_timeout_ms(making: Making) -> None:
     """Of a dial to somebody who takes the connection and never says a word; it ends as `NodeUnreachable`."""
     (member,) = making.add()
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        token = join_token.JoinToken(bytes(32), "c1a57e5000000001", "0a0b0c0d", bytes(16), ("127.0.0.1:1",))
-        words = {"token": join_token.to_text(token), "addresses": [f"127.0.0.1:{mute.getsockname()[1]}"]}
+        token = invented_token(f"127.0.0.1:{mute.getsockname()[1]}")
 
         def join() -> None:
             with pytest.raises(NodeUnreachable, match=f"no connection within {timeout_ms} ms"):
-                member.ask("cluster-join", **words)
+                member.ask("cluster-join", token=token)
 
         for timeout_ms in (100, 600):
             member.reload(f"port = 0\n{QUIET}connection_timeout_ms = {timeout_ms}\n")
-            # The first address says nothing; at the other nobody is, which is known at once.
             assert timeout_ms <= 1000 * elapsed(join) <= timeout_ms + 1000 * OTHERS_S
 
 
