@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.hosts import kernel
 from tests.linearizability import weather
 from tests.linearizability.clients import Line
 from tests.linearizability.history import Note, wrong
-from tests.linearizability.names import Asked, Claim, Get, Held, Release, Told
+from tests.linearizability.names import Claim, Get, Held, Release, Told
 from tests.system.harness import eventually
 from tests.torture import names
 from tests.torture.fleet import Fleet
@@ -39,6 +41,8 @@ _plant()
 """Who believes that it leads does not ask the others before it reads (thesis, 6.4), from when the marker is there."""
 ANSWERS_MIN = 50
 """Fewer would show nothing."""
+SCENES_MAX = 5
+OLD = "a client of the old leader"
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +74,40 @@ def test_names_under_kills_partitions_and_stops_have_an_order(fleet: Fleet) -> N
 
 
 def test_a_leader_that_was_deposed_in_its_sleep_says_nothing_stale(fleet: Fleet) -> None:
-    told, notes = asked_of_a_deposed_leader(fleet, "moved")
-    assert told is None, "it cannot know, and says so"
-    assert not wrong(notes)
+    scene = deposed(fleet)
+    assert scene.told is None, "it cannot know, and says so"
+    assert not wrong(scene.notes)
 
 
 def test_one_that_reads_without_asking_the_others_is_found_out(fleet: Fleet, marker: Path) -> None:
     marker.touch()
-    told, notes = asked_of_a_deposed_leader(fleet, "moved-again")
-    assert told == Held("before")
-    [failure] = wrong(notes)
-    assert failure.broke.asked == Get("moved-again")
+    scene = deposed(fleet)
+    assert scene.told == Held("before")
+    [failure] = wrong(scene.notes)
+    assert failure.broke.asked == Get(scene.name)
+    assert failure.broke.who == OLD
     assert [state.owner for state in failure.states] == ["after"]
 
 
-def asked_of_a_deposed_leader(fleet: Fleet, name: str) -> tuple[Told | None, list[Note]]:
-    """Who holds this name, in the words of a leader that slept while it went from ``before`` to ``after``.
+class Scene(NamedTuple):
+    """``told``: who held the name, in the words of a leader that slept while it went from ``before`` to ``after``."""
+
+    name: str
+    told: Told | None
+    notes: list[Note]
+
+
+def deposed(fleet: Fleet) -> Scene:
+    """On a busy machine another may be elected while the scene is set; then it is set again."""
+    for attempt in range(SCENES_MAX):
+        is_set, scene = asked_of_a_deposed_leader(fleet, f"scene-{attempt}-{time.monotonic_ns()}")
+        if is_set:
+            return scene
+    raise AssertionError("no leader stayed one for as long as it takes to stop it")
+
+
+def asked_of_a_deposed_leader(fleet: Fleet, name: str) -> tuple[bool, Scene]:
+    """Whether it still believed that it led when it woke, and what it said.
 
     1. All are stopped, and cut off from the leader: nothing reaches it that is said from now on.
     2. The others go on. One of them leads, and the name changes hands.
@@ -95,8 +117,11 @@ def asked_of_a_deposed_leader(fleet: Fleet, name: str) -> tuple[Told | None, lis
     old, term = fleet.await_leader()
     others = [number for number in range(len(fleet)) if number != old]
     paths, notes = weather.sockets(fleet), list[Note]()
-    line = Line("a client of the old leader", old, paths[old], notes)
-    line.ask(Claim(name, "before"))
+    line = Line(OLD, old, paths[old], notes)
+    looker = Line("who looks at it", old, paths[old], notes)
+    looker.connect()
+    other = Line("a client of the others", others[0], paths[others[0]], notes)
+    eventually(lambda: line.ask(Claim(name, "before")), "the name is claimed")
     for daemon in fleet.daemons:
         os.kill(daemon.pid, signal.SIGSTOP)
     for number in range(len(fleet)):
@@ -104,17 +129,16 @@ def asked_of_a_deposed_leader(fleet: Fleet, name: str) -> tuple[Told | None, lis
     fleet.hosts.split([fleet.hosts[old]], [fleet.hosts[number] for number in others])
     for number in others:
         fleet.thaw(number)
-    new, _ = fleet.await_leader(old, among=others, above=term)
-    done: list[Asked] = [Release(name, "before"), Claim(name, "after"), Get(name)]
-    other = Line("a client of the new leader", new, paths[new], notes)
-    for asked in done:
-        assert other.ask(asked) is not None
-    with ThreadPoolExecutor(1) as pool:
+    eventually(lambda: other.ask(Get(name)), "another leads")
+    eventually(lambda: other.ask(Release(name, "before")), "it is released")
+    eventually(lambda: other.ask(Claim(name, "after")), "it is another's")
+    with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(line.ask, Get(name))
-        eventually(lambda: line.is_unread, "the question is asked")
+        status = pool.submit(looker.connect().request, "network-status")
+        eventually(lambda: line.is_unread and looker.is_unread, "both questions are asked")
         fleet.thaw(old)
-        told = answer.result()
+        told, woke = answer.result(), status.result()
     fleet.hosts.heal()
-    line.close()
-    other.close()
-    return told, notes
+    for one in (line, looker, other):
+        one.close()
+    return (woke["role"], woke["term"]) == ("leader", term), Scene(name, told, notes)
