@@ -8,13 +8,11 @@ from tests.hosts import kernel
 
 
 def main() -> int:
-    missing = kernel.why_not()
-    if missing:
-        print(f"hosts for tests: none, {missing}")
+    said = kernel.in_words()
+    if kernel.why_not():
+        print(said)
         return 1
-    removed = kernel.remove_leftovers()
-    loss = kernel.why_no_loss()
-    print(f"hosts for tests: yes; packets lost one way: {f'no, {loss}' if loss else 'yes'}; removed: {len(removed)}")
+    print(f"{said}; removed: {len(kernel.remove_leftovers())}")
     return 0
 
 

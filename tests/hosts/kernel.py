@@ -59,6 +59,15 @@ def why_no_loss() -> str:
     return "neither nft (nftables) nor tc (iproute2) is there"
 
 
+def in_words() -> str:
+    """Whether there can be hosts here, in one line."""
+    missing = why_not()
+    if missing:
+        return f"hosts for tests: none, {missing}"
+    loss = why_no_loss()
+    return f"hosts for tests: yes; packets lost one way: {f'no, {loss}' if loss else 'yes'}"
+
+
 def namespaces() -> list[str]:
     return [line.split()[0] for line in tell("ip", "netns", "list").splitlines() if line]
 

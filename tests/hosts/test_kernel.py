@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from tests.conftest import pytest_terminal_summary
 from tests.hosts import kernel
 
 
@@ -36,3 +39,12 @@ def test_a_kernel_that_makes_none_is_told_with_its_words(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(kernel, "tell", refuse)
     assert "Operation not permitted" in kernel.why_not()
+
+
+def test_the_whole_suite_says_whether_it_had_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    said: list[str] = []
+    reporter = cast("pytest.TerminalReporter", SimpleNamespace(write_line=said.append))
+    for source in (pytest.Config.ArgsSource.ARGS, pytest.Config.ArgsSource.TESTPATHS):
+        pytest_terminal_summary(reporter, cast("pytest.Config", SimpleNamespace(args_source=source)))
+    assert said == ["hosts for tests: none, network namespaces need root"], "only the whole suite, and in words"
