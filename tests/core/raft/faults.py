@@ -217,6 +217,14 @@ def a_pre_vote_counts_as_a_vote(patch: Patch) -> None:
 
 
 @fault
+def a_refusal_tells_what_is_committed_of_any_log(patch: Patch) -> None:
+    def learns(own: Raft, message: Message) -> None:
+        own.log.commit_to(max(own.log.committed, min(message.commit, own.log.last_index)))
+
+    patch.setattr(election, "_learn_what_is_committed", learns)
+
+
+@fault
 def all_stand_at_once_for_a_lost_leader(patch: Patch) -> None:
     patch.setattr(election, "rank", lambda own, lost: 0)
 

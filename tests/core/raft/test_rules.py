@@ -9,7 +9,7 @@ from abid.core.raft.configuration import Change, ChangeKind, Configuration
 from abid.core.raft.election import rank
 from abid.core.raft.interface import Dropped, Role, Settings
 from abid.core.raft.log import Log
-from abid.core.raft.messages import Entry, HardState, Kind, Message, Snapshot
+from abid.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, Snapshot
 from abid.core.raft.raft import Raft
 
 
@@ -200,3 +200,38 @@ def test_a_read_is_answered_when_a_majority_has_heard_the_leader_since() -> None
     assert asked[-1].read == b"second"
     raft.step(Message(Kind.HEARTBEAT_ANSWER, 3, 1, raft.term, read=b"second"))
     assert raft.output().reads == ((b"too early", 2), (b"second", 2)), "and with it those before"
+
+
+def test_who_lost_its_vote_tells_a_candidate_that_does_not_know_it() -> None:
+    """Of four voters the second is dead for good. The fourth alone knows that its own vote went, and its log is the
+    longest: it stands no more, and three of four votes cannot be had without it. Two of three can."""
+    demotion = Entry(1, 2, encoded(Proposal((Change(ChangeKind.LEARNER, 4),))), EntryKind.CHANGE)
+    raft = raft_of(4, demotion)
+    raft.campaign()
+    carry_out(raft)
+    raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term))
+    raft.step(Message(Kind.VOTE_ANSWER, 4, 1, raft.term, refused=True, commit=2, log_term=1))
+    carry_out(raft)
+    assert (raft.role, raft.log.committed, raft.configuration.voters) == (Role.FOLLOWER, 2, {1, 2, 3})
+    raft.campaign()
+    carry_out(raft)
+    raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term))
+    assert raft.role == Role.LEADER
+
+
+@pytest.mark.parametrize(("commit", "log_term"), [(2, 2), (3, 1), (2, 0)])
+def test_what_is_committed_of_another_log_is_not_learnt_from_a_refusal(commit: int, log_term: int) -> None:
+    raft = raft_of(3, Entry(1, 2))
+    raft.campaign()
+    carry_out(raft)
+    raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term, refused=True, commit=commit, log_term=log_term))
+    assert (raft.role, raft.log.committed) == (Role.CANDIDATE, 1)
+
+
+def test_a_refusal_names_the_last_entry_that_is_committed() -> None:
+    raft = raft_of(3, Entry(1, 2), Entry(1, 3), check_quorum=False)
+    raft.step(Message(Kind.HEARTBEAT, 2, 1, 1, commit=2))
+    carry_out(raft)
+    raft.step(Message(Kind.VOTE, 3, 1, 2, index=2, log_term=1))
+    [answer] = carry_out(raft)
+    assert (answer.refused, answer.commit, answer.log_term) == (True, 2, 1)

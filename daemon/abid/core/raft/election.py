@@ -130,7 +130,26 @@ def answer(raft: Raft, message: Message) -> None:
             raft.since_heard = raft.standing_in = 0
             raft.vote = message.sender
     else:
-        raft.send(_ANSWER[message.kind], message.sender, refused=True)
+        raft.send(_ANSWER[message.kind], message.sender, refused=True, **_what_is_committed(raft))
+
+
+def _what_is_committed(raft: Raft) -> dict[str, int]:
+    """For a candidate that may not know it. A change that took the vote of who has the longest log may be known as
+    committed to that one alone: it stands no more, and refuses its vote to all that are behind it, who count, for want
+    of knowing, by a majority that is not there. So it tells. (TiKV's raft-rs does so for the same reason.)"""
+    if not raft.settings.refusals_tell_commit:
+        return {}
+    return {"commit": raft.log.committed, "log_term": raft.log.term_of(raft.log.committed) or 0}
+
+
+def _learn_what_is_committed(raft: Raft, message: Message) -> None:
+    """From a refusal: what another has committed of the log that is ours, too (paper, 5.3: log matching). Where that
+    changes the voters we stand anew, under the next configuration."""
+    log = raft.log
+    if message.commit > log.committed and log.restoring is None and log.term_of(message.commit) == message.log_term:
+        log.commit_to(message.commit)
+        if change.is_waiting(raft):
+            raft.become(Role.FOLLOWER, raft.term)
 
 
 def count(raft: Raft, message: Message) -> None:
@@ -138,6 +157,10 @@ def count(raft: Raft, message: Message) -> None:
     expected = {Role.CANDIDATE: Kind.VOTE_ANSWER, Role.PRE_CANDIDATE: Kind.PRE_VOTE_ANSWER}.get(raft.role)
     if message.kind != expected:
         return
+    if message.refused:
+        _learn_what_is_committed(raft, message)
+        if raft.role == Role.FOLLOWER:
+            return
     raft.votes.setdefault(message.sender, not message.refused)
     configuration = raft.configuration
     state = quorum.counted_by_both(configuration.voters, configuration.outgoing, raft.votes)

@@ -67,7 +67,8 @@ AFTER_STORING = frozenset({Kind.VOTE_ANSWER, Kind.PRE_VOTE_ANSWER, Kind.APPEND_A
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """``index`` and ``log_term`` name an entry: the one before ``entries``, the candidate's last, the one answered."""
+    """``index`` and ``log_term`` name an entry: the one before ``entries``, the candidate's last, the one answered. In
+    a refused vote it is ``commit`` and ``log_term``: the last that is committed."""
 
     kind: Kind
     sender: int
