@@ -21,19 +21,19 @@ from typing import Final
 import msgspec
 
 from abi.errors import AbiError
+from abid.cluster.ticking import EARLY_S, Ticking
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
 from abid.core.cluster.facts import Facts, Result
 from abid.core.raft.configuration import Configuration, ConfigurationError
 from abid.core.raft.interface import Dropped, Output, Role, Settings, Stranger
 from abid.core.raft.log import Log
-from abid.core.raft.messages import Entry, EntryKind, Message, Snapshot
+from abid.core.raft.messages import FROM_LEADERS, Entry, EntryKind, Message, Snapshot
 from abid.core.raft.raft import Raft
 from abid.raft_store import RaftStore, Stored
 
 log = logging.getLogger(__name__)
 
-TICK_S: Final = 0.1
 SETTINGS: Final = Settings(election_ticks=4, heartbeat_ticks=1)
 """A heartbeat each 100 ms; an election after 400 to 700 ms without one."""
 LOG_ENTRIES_MAX: Final = 2_000
@@ -91,6 +91,7 @@ class Consensus:
         self._reads_due: list[tuple[int, bytes]] = []
         self._read_number = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._ticking = Ticking(self.raft, loop.time())
 
     # What is so.
 
@@ -120,8 +121,7 @@ class Consensus:
     # What happens.
 
     def start(self) -> None:
-        self._next_tick = self._loop.time() + TICK_S
-        self._timer = self._loop.call_at(self._next_tick, self._tick)
+        self._ticking = Ticking(self.raft, self._loop.time())
         self._pump()
 
     def close(self) -> None:
@@ -132,11 +132,8 @@ class Consensus:
         self._fail_all(Superseded("this daemon is ending"))
 
     def _tick(self) -> None:
-        # One tick a turn, however late: a process that was stopped has heard nobody for a reason of its own.
-        now = self._loop.time()
-        self._next_tick = max(self._next_tick + TICK_S, now + TICK_S / 2)
-        self._timer = self._loop.call_at(self._next_tick, self._tick)
-        self.raft.tick()
+        self._timer = None
+        self._ticking.wake(self._loop.time())
         self._send_heartbeats()
         self._pump()
 
@@ -144,12 +141,17 @@ class Consensus:
         """A peer said this, and it is who it says it is."""
         if self._closed:
             return
+        is_word_of_leader = message.kind in FROM_LEADERS
+        if not is_word_of_leader:
+            self._ticking.catch_up(self._loop.time())
         try:
             self.raft.step(message)
         except Stranger as error:
             log.info("%s", error)
         except Dropped:
             pass  # a proposal that was passed on; who made it asks again
+        if is_word_of_leader and self.raft.since_heard == 0:
+            self._ticking.begin_anew(self._loop.time())
         self._send_heartbeats()
         self._pump()
 
@@ -167,6 +169,7 @@ class Consensus:
     def connection_lost(self, number: int) -> None:
         """Nothing more comes from it over the connection that there was. If it led, we may be next."""
         self.raft.unreachable(number)
+        self._ticking.catch_up(self._loop.time())
         self.raft.leader_lost(number)
         self._pump()
 
@@ -218,6 +221,17 @@ class Consensus:
                 continue
             self._storing = True
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """For when the rules want to hear of time next; a timer that rings before that finds nothing to do, and is set
+        anew then. So the words of a leader do not set it each time."""
+        next_at = self._ticking.next_at
+        if self._closed or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(next_at, self._tick)
 
     def _send_heartbeats(self) -> None:
         """Without waiting for the disk; mostly there is nothing else to be done. Those of a term that is not stored yet

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from abid.core.raft import change, quorum, replication
 from abid.core.raft.interface import Role
-from abid.core.raft.messages import NOBODY, Kind, Message
+from abid.core.raft.messages import FROM_LEADERS, NOBODY, Kind, Message
 
 if TYPE_CHECKING:
     from abid.core.raft.raft import Raft
 
+RESTING_TICKS: Final = 50
+"""Of who has no vote: a look now and then."""
 _ANSWER = {Kind.VOTE: Kind.VOTE_ANSWER, Kind.PRE_VOTE: Kind.PRE_VOTE_ANSWER}
-_FROM_LEADERS = (Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT)
+
+
+def ticks_left(raft: Raft) -> int:
+    """In so many ticks we stand for election, if nothing happens meanwhile; who never stands looks again then."""
+    if not raft.may_lead:
+        return RESTING_TICKS
+    left = max(1, raft.election_timeout - raft.since_heard)
+    return min(left, raft.standing_in) if raft.standing_in else left
+
+
+def pass_ticks(raft: Raft, count: int) -> None:
+    """Ticks in which we do not stand."""
+    raft.since_heard += count
+    raft.standing_in = max(0, raft.standing_in - count)
 
 
 def tick(raft: Raft) -> None:
@@ -96,7 +111,7 @@ def _admit_newer(raft: Raft, message: Message) -> bool:
         return False  # who lost touch does not unseat a leader that others hear (thesis, 6.2)
     if kind == Kind.PRE_VOTE or (kind == Kind.PRE_VOTE_ANSWER and not message.refused):
         return True  # that term has not begun, and perhaps never will
-    raft.become(Role.FOLLOWER, message.term, message.sender if kind in _FROM_LEADERS else NOBODY)
+    raft.become(Role.FOLLOWER, message.term, message.sender if kind in FROM_LEADERS else NOBODY)
     return True
 
 

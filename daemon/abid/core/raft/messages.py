@@ -61,6 +61,8 @@ class Kind(enum.IntEnum):
     READ_ANSWER = 13
 
 
+FROM_LEADERS = frozenset({Kind.APPEND, Kind.HEARTBEAT, Kind.SNAPSHOT})
+"""They begin a follower's count of time anew."""
 ANSWERS = frozenset({Kind.VOTE_ANSWER, Kind.PRE_VOTE_ANSWER, Kind.APPEND_ANSWER, Kind.HEARTBEAT_ANSWER})
 AFTER_STORING = frozenset({Kind.VOTE_ANSWER, Kind.PRE_VOTE_ANSWER, Kind.APPEND_ANSWER})
 """Promises about what is on disk: they may leave only when it is."""

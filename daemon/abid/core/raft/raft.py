@@ -137,6 +137,16 @@ class Raft:
         else:
             election.tick(self)
 
+    @property
+    def ticks_left(self) -> int:
+        """The next tick that does more than count, if nothing happens before it: 1 is the next."""
+        return 1 if self.role == Role.LEADER else election.ticks_left(self)
+
+    def pass_ticks(self, count: int) -> None:
+        """As ``tick``, so many times: fewer than ``ticks_left``."""
+        if count > 0:
+            election.pass_ticks(self, count)
+
     def campaign(self) -> None:
         """Stand for election now. Nothing, for who cannot."""
         election.stand(self, pre_vote=self.settings.pre_vote)
