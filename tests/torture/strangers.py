@@ -53,13 +53,12 @@ NAMED: Final = {
     "newer major": {"version"},
     "wrong token": {"wrong-token"},
     "used-up token": {"wrong-token"},
-    "expired token": {"expired-token", "wrong-token"},
+    "expired token": {"expired-token"},
     "plain text": {"plain_text"},
     "over 4 KiB": {"oversized"},
     "slow handshakes": {"busy", "silent"},
 }
-"""As what the daemon counts each kind; whoever is one too many is "busy". A token that has ended is forgotten when it
-is shown first."""
+"""As what the daemon counts each kind; whoever is one too many is "busy"."""
 RATIO_MAX: Final = 2.0
 """The project's promise."""
 MEMORY_MB_MAX: Final = 8.0

@@ -7,6 +7,7 @@ on its way costs one use of the token.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from abid.cluster import credentials
 from abid.cluster.asking import NOT_LEADER
 from abid.cluster.authority import Authority, Ended
 from abid.cluster.certificates import Subject
-from abid.cluster.consensus import NotLeader
+from abid.cluster.consensus import NotLeader, Superseded
 from abid.cluster.door import Stranger
 from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code, refused
@@ -105,6 +106,7 @@ class Admission:
         facts = member.consensus.facts
         if message.cluster != facts.cluster:
             raise refused(Code.OTHER_CLUSTER, f"this is cluster {facts.cluster}")
+        await self._check_token(message)
         await self._check_that_it_is_no_copy(message.node)
         result = await member.asking.command(
             commands.Admit, token=message.token, digest=digest(message.secret), node=message.node, name=message.name,
@@ -117,6 +119,17 @@ class Admission:
         certificate = authority.sign(message.request, self._subject(message.node), time.time())
         others = tuple(other.addresses for other in facts.members.values() if other.addresses)
         return Admitted(certificate, member.credentials.secret, facts.incarnation, result.value, others)
+
+    async def _check_token(self, message: Join) -> None:
+        """Who has no good token is refused before anything is written: else whoever reaches the port could fill the
+        log of every voter, and wear out its disk. What is admitted is decided by the log all the same."""
+        member = self._member
+        with contextlib.suppress(NotLeader, Superseded):  # whoever leads now decides
+            await member.asking.refresh()
+            facts, secret = member.consensus.facts, digest(message.secret)
+            why = facts.why_not_admit(message.node, message.token, secret, int(time.time() * 1000))
+            if why is not None:
+                raise Denied(why.told, code=why.refused)
 
     async def _check_that_it_is_no_copy(self, node: str) -> None:
         """A host whose disk was copied has the identity of another one. If that one lives, this one is the copy."""

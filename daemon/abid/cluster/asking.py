@@ -196,9 +196,13 @@ class Asking:
         """Raises NotLeader and Superseded."""
         return await self._told(lambda told: self._consensus.propose(command, told))
 
+    async def refresh(self) -> None:
+        """Until the facts here are as fresh as the moment of asking. Raises NotLeader and Superseded."""
+        await self._told(self._consensus.read)
+
     async def look(self, what: str, words: Body) -> Result:
         """Raises NotLeader, Superseded, and UsageError-like KeyError for what cannot be looked for."""
-        await self._told(self._consensus.read)
+        await self.refresh()
         return LOOKS[what](self._consensus, **words)
 
     async def on_command(self, peer: Peer, body: Body) -> Body:

@@ -81,8 +81,9 @@ def test_a_token_is_used_up(asker: Asker) -> None:
 def test_a_token_ends(asker: Asker) -> None:
     create(asker, ends_ms=5_000)
     asker.at_ms = 5_000
-    assert admit(asker, "bb").refused == "expired-token"
-    assert asker.facts.tokens == {}
+    assert [admit(asker, "bb").refused for _ in range(2)] == ["expired-token"] * 2
+    create(asker, "another", ends_ms=9_000)
+    assert list(asker.facts.tokens) == ["another"]
 
 
 def test_a_wrong_secret_uses_nothing_up(asker: Asker) -> None:

@@ -145,21 +145,28 @@ class Facts(msgspec.Struct):
         self._add(command.number, command.node, command.name, command.addresses, command.at_ms)
         return Result(value=command.number)
 
-    def _admit(self, command: commands.Admit) -> Result:
-        if command.node in self.revoked:
+    def why_not_admit(self, node: str, identity: str, digest: bytes, at_ms: int) -> Result | None:
+        """What a host would be refused with that shows this token at that time; None: nothing."""
+        if node in self.revoked:
             return Result("revoked", "this host was removed from the cluster; it may come back as a new one")
-        known = self.of_node(command.node)
-        token = self.tokens.get(command.token)
-        if token is None or not hmac.compare_digest(token.digest, command.digest):
+        token = self.tokens.get(identity)
+        if token is None or not hmac.compare_digest(token.digest, digest):
             return Result("wrong-token", "the cluster does not know this token, or it is used up")
-        if command.at_ms >= token.ends_ms:
-            del self.tokens[command.token]
+        if at_ms >= token.ends_ms:
             return Result("expired-token", "this token has ended; `abi cluster token` makes another")
         if len(self.members) >= MEMBERS_MAX:
             return Result("full", f"a cluster has {MEMBERS_MAX} members at most")
+        return None
+
+    def _admit(self, command: commands.Admit) -> Result:
+        refused = self.why_not_admit(command.node, command.token, command.digest, command.at_ms)
+        if refused is not None:
+            return refused
+        token = self.tokens[command.token]
         token.uses -= 1
         if token.uses == 0:
             del self.tokens[command.token]
+        known = self.of_node(command.node)
         if known is not None:  # it was a member and has lost all that it knew, its certificate included
             del self.members[known.number]
         number = self.next_number
