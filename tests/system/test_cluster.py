@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from abi.wire import join_token
+from abid.cluster import remembered
 from tests.system.harness import Daemon, all_pids, eventually
 
 CONFIG = '[network]\nbind = "127.0.0.1"\nport = 0\ndiscovery_enabled = false\n'
@@ -194,10 +195,16 @@ def test_tokens_that_are_wrong_used_up_or_over(hosts: Hosts) -> None:
 def test_who_was_removed_is_refused_everywhere(hosts: Hosts) -> None:
     one, two, three = hosts.cluster(3)
     node = status(three)["node"]
+    (place,) = (told["address"] for told in status(one)["nodes"] if told["id"] == node)
+    one.json("abi", "network", "register", "--host", place)
+    eventually(
+        lambda: [peer.node.hex() for peer in remembered.load(one.state_dir / "cluster")] == [node], "its address"
+    )
     assert one.json("abi", "network", "remove", node) == {"removed": node}
     told = await_status(three, lambda told: told["removed"], "it hears of it")
     assert told["joined"] is False
     await_status(two, lambda told: len(told["nodes"]) == 2, "the others agree")
+    eventually(lambda: not remembered.load(one.state_dir / "cluster"), "it is not dialled any more")
     assert "removed from its cluster" in three.run("abi", "network", "status").stdout
     fresh = token_of(one)
     three.run("abi", "cluster", "leave", "--force")

@@ -99,8 +99,8 @@ class Member:
         )
         self._nodes: dict[int, str] = {}
         """By number, as connections showed it; the facts know better, but a newcomer has none yet."""
-        self._counted: dict[int, str] = {}
-        """By number: whom Raft counts, also when the facts do not name it any more."""
+        self._known: dict[int, str] = {}
+        """By number: whom the facts name, or named while Raft counts it still."""
         self._removal = Removal(self)
         others = self.consensus.facts.members
         self.health = Health(
@@ -136,7 +136,7 @@ class Member:
             self._connection_timeout_s,
         )  # fmt: skip
         self.discoverer.start()
-        self._note_counted()
+        self._note_known()
         self.consensus.start()
         self.health.start()
         self._renewal.look()
@@ -199,7 +199,7 @@ class Member:
         if number == self.number:
             return self.node
         member = self.consensus.facts.members.get(number)
-        return self._counted.get(number) or self._nodes.get(number) if member is None else member.node
+        return self._known.get(number) or self._nodes.get(number) if member is None else member.node
 
     def is_alive(self, number: int) -> bool:
         return self.health.is_alive(number)
@@ -345,21 +345,28 @@ class Member:
         self.health.configure(members)
         for number in [number for number in self._nodes if number in members]:
             del self._nodes[number]
-        self._note_counted()
+        self._note_known()
         for node in list(self.peers.connected):
             if self.is_revoked(node):
                 self.peers.revoke(node)
         if members:
-            named = {member.node for member in members.values()}
-            self.reach.keep({*named, *self._nodes.values(), *self._counted.values()})
-            self._removal.keep(named)
+            self.reach.keep({*self._known.values(), *self._nodes.values()})
+            self._removal.keep({member.node for member in members.values()})
         self.asking.on_change()
         self._leading.look()
         self._changed.set()
 
-    def _note_counted(self) -> None:
-        counted = {number: self.node_of(number) for number in self.consensus.configuration.members}
-        self._counted = {number: node for number, node in counted.items() if node is not None}
+    def _note_known(self) -> None:
+        """Also forget those that are not known any more, whatever was kept of them."""
+        facts, before = self.consensus.facts, self._known
+        numbers = facts.members.keys() | self.consensus.configuration.members
+        self._known = {number: node for number in numbers if (node := self.node_of(number)) is not None}
+        for number in before.keys() - self._known.keys():
+            self.consensus.raft.recollection.forget(number)
+        for node in set(before.values()).difference(self._known.values(), [self.node]):
+            self._vetting.forget_node(node)
+            if self.discoverer is not None and facts.is_revoked(node):
+                self.discoverer.forget(bytes.fromhex(node))
 
     # What people ask.
 

@@ -48,6 +48,10 @@ class Vetting:
         """Whether its messages count yet."""
         return peer in self._vetted
 
+    def forget_node(self, node: str) -> None:
+        """It is no member any more."""
+        self._abouts.pop(node, None)
+
     def forget(self, peer: Peer) -> None:
         """The connection ended."""
         self._vetted.discard(peer)
