@@ -71,7 +71,7 @@ class Vetting:
             said = await member.requests.ask(peer, ABOUT, {}, member.request_timeout_s())
             number, standing = int(said["number"]), Standing(*map(int, said["standing"]))
             self._abouts[peer.node] = {"cpu_cores": int(said["cpu_cores"]), "has_gpu": bool(said["has_gpu"])}
-            missing = member.consensus.raft.recollection.missing(number, standing)
+            missing = member.consensus.raft.recollection.missing(number, standing) or self._outgrown(peer.node, number)
             if missing is None:
                 self._vetted.add(peer)
                 return True
@@ -82,6 +82,12 @@ class Vetting:
             is_slow = isinstance(error, Timeout) or (isinstance(error, PeerSaidNo) and error.code == BUSY)
             return not (is_slow and peer.is_open)
         return True
+
+    def _outgrown(self, node: str, number: int) -> str | None:
+        """Its disk is of a day before it was readmitted, or the answer that gave it another number was lost."""
+        known = self._member.consensus.facts.of_node(node)
+        is_later = known is not None and known.number > number
+        return f"it was member {number}, and goes on as another" if is_later else None
 
     async def on_about(self, peer: Peer, body: Body) -> Body:
         standing = self._member.consensus.raft.standing
@@ -98,9 +104,10 @@ class Vetting:
         """A member whose disk was restored asks for another number. The leader is asked, wherever it is."""
         member = self._member
         number = int(body["number"])
-        if member.node_of(number) != peer.node:
+        known = member.consensus.facts.of_node(peer.node)
+        if known is None or known.number < number:
             raise AbiError(f"node {peer.node} is not member {number}", code="denied")
-        result = await member.asking.command(commands.Readmit, number=number)
+        result = await member.asking.command(commands.Readmit, number=known.number)
         if result.refused:
             raise AbiError(result.told, code=result.refused)
         return {"number": result.value}
