@@ -146,7 +146,8 @@ class NetworkDisabled(AbiError):
 
 class NodeUnreachable(AbiError, ConnectionError):
     """A node could not be dialled within `connection_timeout_ms`, is known to be dead, or its circuit breaker is open.
-    Nothing was started there: send the work to another node, or let the daemon choose one."""
+    Nothing was started there: send the work to another node, or let the daemon choose one. Only where the message says
+    that the connection ended before its answer may it have acted, as with `Timeout`."""
 
     code = "node_unreachable"
 
