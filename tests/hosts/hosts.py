@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -219,6 +219,9 @@ class Hosts:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self._all)
 
     def __getitem__(self, number: int) -> Host:
         return self._all[number]
