@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-BEAT_S = 0.25
+BEAT_S = 1.0
+"""Far below any watchdog's interval; an idle daemon does not wake for more."""
 BUSY_BEAT_S = 0.05
 """While tasks run: then the lag matters, and the time goes unnoticed."""
 LAGS_KEPT = 3_000
