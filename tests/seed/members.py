@@ -67,6 +67,12 @@ class Member(Daemon):
         self.kill(signal.SIGSTOP)
         eventually(lambda: state_of(self.pid) == "T", "it is stopped")
 
+    def up(self) -> None:
+        """Started again if it was killed, and going on if it was stopped."""
+        if self.process.poll() is not None:
+            self.start()
+        self.kill(signal.SIGCONT)
+
     def until(self, holds: Callable[[Object], Any], what: str) -> Object:
         """Its status, when it is so."""
 

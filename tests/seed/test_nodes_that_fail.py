@@ -28,7 +28,7 @@ class Pair:
         self.leader, self.asker = leader, asker
 
     def ask(self) -> None:
-        self.asker.ask("name-get", name="n")
+        assert self.asker.ask("name-get", name="n")["owner"] == "o"
 
     def breaker(self) -> dict[str, object]:
         found: dict[str, object] = self.asker.sees(self.leader)["breaker"]
@@ -39,7 +39,9 @@ class Pair:
 def made() -> Iterator[Pair]:
     making = Making()
     try:
-        yield Pair(*making.cluster(2, PATIENT))
+        pair = Pair(*making.cluster(2, PATIENT))
+        pair.leader.ask("name-claim", name="n", owner="o")
+        yield pair
     finally:
         making.close()
 
@@ -50,11 +52,10 @@ def pair(made: Pair) -> Iterator[Pair]:
     made.leader.freeze()
     made.asker.reload(IMPATIENT)
     yield made
-    made.leader.kill()
-    made.leader.wait()
+    made.leader.up()
     made.asker.reload(PATIENT)
-    made.leader.start()
     made.asker.until(lambda told: told["leader"] == made.leader.node, "it follows again")
+    made.ask()
 
 
 def test_timeout_is_raised_where_a_node_takes_a_request_and_does_not_answer(pair: Pair) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,11 +31,13 @@ PORT = 8081
 
 
 class Lan:
-    """Two hosts of one cluster, each of which votes or learns; their daemons are down between tests."""
+    """Two hosts of one cluster; the first votes, the second learns."""
 
     def __init__(self, hosts: Hosts) -> None:
         self.hosts = hosts
-        self.daemons = [HostDaemon(host, cpus=1, config=OPTIONS) for host in hosts]
+        with ThreadPoolExecutor() as pool:
+            self.daemons = list(pool.map(lambda host: HostDaemon(host, cpus=1, config=OPTIONS), hosts))
+        self.addresses = [host.address for host in hosts]
         self._octet = FIRST_FREE
         self._has_firewall: set[str] = set()
         first, second = self.daemons
@@ -49,6 +52,11 @@ class Lan:
     def status(self, daemon: HostDaemon) -> Object:
         return self.ask(daemon, "network-status")
 
+    def up(self) -> None:
+        for daemon in self.daemons:
+            if daemon.process.poll() is not None:
+                daemon.start()
+
     def down(self) -> None:
         for daemon in self.daemons:
             if daemon.process.poll() is None:
@@ -56,16 +64,16 @@ class Lan:
                 daemon.wait()
 
     def move(self) -> list[str]:
-        """While they are down: other addresses, and IPv4 alone. Those, one for each."""
+        """Both down, and then at other addresses, IPv4 alone. Those, one for each."""
         self.down()
-        addresses = []
+        self.addresses = []
         for host in self.hosts:
             self._octet += 1
             address = f"10.77.0.{self._octet}"
             kernel.tell("ip", "-n", host.namespace, "addr", "flush", "dev", "eth0")
             kernel.tell("ip", "-n", host.namespace, "addr", "add", f"{address}/24", "brd", "+", "dev", "eth0")
-            addresses.append(address)
-        return addresses
+            self.addresses.append(address)
+        return self.addresses
 
     def start(self, number: int, options: str = "") -> None:
         self.daemons[number].config_file.write_text(OPTIONS + options)
@@ -97,7 +105,7 @@ def _silence(host: Host) -> None:
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Lan]:
+def lan() -> Iterator[Lan]:
     missing = kernel.why_not()
     if missing:
         pytest.skip(f"no hosts for tests: {missing}")
@@ -109,19 +117,10 @@ def made() -> Iterator[Lan]:
             daemon.close()
 
 
-@pytest.fixture
-def lan(made: Lan) -> Iterator[Lan]:
-    made.down()
-    yield made
-    made.down()
-
-
 def test_two_daemons_of_one_cluster_list_each_other_with_no_address_configured(
     lan: Lan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addresses = lan.move()
-    for number in (0, 1):
-        lan.start(number)
+    lan.up()
     lan.await_connected()
     for daemon in lan.daemons:
         monkeypatch.setenv("ABI_SOCKET", str(daemon.runtime_dir / "abid.sock"))
@@ -130,7 +129,7 @@ def test_two_daemons_of_one_cluster_list_each_other_with_no_address_configured(
 
         def listed(registry: NodeRegistry = registry) -> bool:
             return {(node.id, node.address) for node in registry.get_active_nodes()} == {
-                (node, f"{address}:{PORT}") for node, address in zip(lan.nodes, addresses, strict=True)
+                (node, f"{address}:{PORT}") for node, address in zip(lan.nodes, lan.addresses, strict=True)
             }
 
         eventually(listed, "both are listed, each where it is now")

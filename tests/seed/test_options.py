@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from abi.errors import AbiError, NodeUnreachable, Timeout
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
 from tests.hosts.hosts import Hosts
-from tests.seed.members import QUIET, Making, elapsed, free_port, invented_token, listening
+from tests.seed.members import QUIET, Making, Member, elapsed, free_port, invented_token, listening
 from tests.system.harness import WAIT_S
 
 OTHERS_S = 1.5
@@ -27,13 +28,13 @@ BEACONS = str(Path(__file__).with_name("beacons.py"))
 
 def test_port(making: Making) -> None:
     """Where peers connect, and nowhere else."""
-    for port in (free_port(), free_port()):
-        (member,) = making.add(options=f"port = {port}\n{QUIET}")
-        assert listening(member.pid) == set()
-        member.ask("cluster-init")
-        assert listening(member.pid) == {("tcp", port)}
-        assert member.status()["port"] == port
-        socket.create_connection(("127.0.0.1", port), WAIT_S).close()
+    port = free_port()
+    (member,) = making.add(options=f"port = {port}\n{QUIET}")
+    assert listening(member.pid) == set()
+    member.ask("cluster-init")
+    assert listening(member.pid) == {("tcp", port)}
+    assert member.status()["port"] == port
+    socket.create_connection(("127.0.0.1", port), WAIT_S).close()
 
 
 # --- beacons ----------------------------------------------------------------------------------------------------------
@@ -55,10 +56,9 @@ def beacons() -> Iterator[dict[str, Counter[str]]]:
     }
     with ExitStack() as stack:
         hosts = stack.enter_context(Hosts(len(configurations)))
-        daemons = [
-            HostDaemon(host, cpus=1, config=f"[network]\n{options}")
-            for host, options in zip(hosts, configurations.values(), strict=True)
-        ]
+        with ThreadPoolExecutor() as pool:
+            texts = [f"[network]\n{options}" for options in configurations.values()]
+            daemons = list(pool.map(lambda host, text: HostDaemon(host, cpus=1, config=text), hosts, texts))
         for daemon in daemons:
             stack.callback(daemon.close)
             with control.connect(sockets=[str(daemon.runtime_dir / "abid.sock")]) as connection:
@@ -101,9 +101,52 @@ def test_connection_timeout_ms(making: Making) -> None:
             assert timeout_ms <= 1000 * elapsed(join) <= timeout_ms + 1000 * OTHERS_S
 
 
-def test_request_timeout_ms(making: Making) -> None:
+HANGS_UP = """
+from abid.cluster.asking import Asking
+from abi.errors import AbiError
+async def on_read(self, peer, body):
+    import os, sys
+    os.write(2, b"it is asked, and hangs up\\n")
+    peer.abandon(AbiError("it hangs up"))
+    return {}
+Asking.on_read = on_read
+"""
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[list[Member]]:
+    making = Making()
+    try:
+        yield making.cluster(2, before=HANGS_UP)
+    finally:
+        making.close()
+
+
+@pytest.fixture
+def pair(made: list[Member]) -> list[Member]:
+    """The first leads, and hangs up on whoever asks it something; the second has no vote."""
+    made[0].up()
+    made[1].until(lambda told: told["leader"] == made[0].node, "it follows")
+    return made
+
+
+def test_max_retries(pair: list[Member]) -> None:
+    """Of a question to a leader that hangs up each time it is asked, and counts."""
+    one, two = pair
+    counts = []
+    for retries in (0, 2):
+        before = one.log().count("it is asked")
+        two.reload(f"port = 0\n{QUIET}max_retries = {retries}\n")
+        with pytest.raises(NodeUnreachable, match="ended before its answer"):
+            two.ask("name-get", name="n")
+        counts.append(one.log().count("it is asked") - before)
+        two.until(lambda told: told["leader"], "it follows again")
+    assert counts == [1, 3]
+
+
+def test_request_timeout_ms(pair: list[Member]) -> None:
     """Of a question to a leader that is stopped, which ends as `Timeout`, and of one that no majority is there for."""
-    one, two = making.cluster(2)
+    one, two = pair
 
     def ask() -> None:
         with pytest.raises(AbiError) as caught:
@@ -120,31 +163,3 @@ def test_request_timeout_ms(making: Making) -> None:
     two.until(lambda told: told["leader"] is None, "nobody leads any more")
     assert timeout_ms <= 1000 * elapsed(ask) <= timeout_ms + 1000 * OTHERS_S
     assert codes == [Timeout.code, Timeout.code, "unavailable"]
-
-
-# --- tries ------------------------------------------------------------------------------------------------------------
-
-HANGS_UP = """
-from abid.cluster.asking import Asking
-from abi.errors import AbiError
-async def on_read(self, peer, body):
-    import os, sys
-    os.write(2, b"it is asked, and hangs up\\n")
-    peer.abandon(AbiError("it hangs up"))
-    return {}
-Asking.on_read = on_read
-"""
-
-
-def test_max_retries(making: Making) -> None:
-    """Of a question to a leader that hangs up each time it is asked, and counts."""
-    one, two = making.cluster(2, before=HANGS_UP)
-    counts = []
-    for retries in (0, 2):
-        before = one.log().count("it is asked")
-        two.reload(f"port = 0\n{QUIET}max_retries = {retries}\n")
-        with pytest.raises(NodeUnreachable, match="ended before its answer"):
-            two.ask("name-get", name="n")
-        counts.append(one.log().count("it is asked") - before)
-        two.until(lambda told: told["leader"], "it follows again")
-    assert counts == [1, 3]

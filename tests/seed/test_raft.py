@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ class Trio:
 
     def settle(self) -> None:
         """All are up and say the same."""
-        for one in self.members:
-            if one.process.poll() is not None:
-                one.start()
+        down = [one for one in self.members if one.process.poll() is not None]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Member.start, down))
         for one in self.members:
             one.until(lambda told: told["leader"] and all(node["connected"] for node in told["nodes"]), "it follows")
         self.agreed()
@@ -70,10 +71,13 @@ def test_three_daemons_show_one_leader_and_one_term(trio: Trio) -> None:
 
 
 def test_kill_the_leader_and_another_leads_in_a_higher_term(trio: Trio) -> None:
+    """And what is asked of the cluster meanwhile waits for it, and is done."""
     leader, term = trio.agreed()
     leader.kill()
     leader.wait()
     left = trio.others(leader)
+    left[0].ask("name-claim", name=f"after term {term}", owner="o")
+    assert left[1].ask("name-get", name=f"after term {term}") == {"owner": "o"}
     for one in left:
         one.until(lambda told: told["leader"] not in (None, leader.node), "another leads")
     next_leader, next_term = trio.agreed(*left)

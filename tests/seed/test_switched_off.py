@@ -10,7 +10,7 @@ import pytest
 
 from abi.errors import NetworkDisabled
 from abi.network import NodeRegistry
-from tests.seed.members import LOOPBACK, Making, Member, free_port, listening
+from tests.seed.members import Making, Member, free_port, listening
 
 TOKEN = "x"
 OPERATIONS: list[tuple[str, dict[str, Any]]] = [
@@ -79,10 +79,3 @@ def test_a_member_that_is_switched_off_opens_nothing_and_is_one_again_when_switc
         member.ask("name-get", name="n")
     member.restart("port = 0\ndiscovery_enabled = false\n")
     assert member.status()["joined"]
-
-
-def test_switching_it_off_needs_a_restart_and_says_so(making: Making) -> None:
-    (member,) = making.add()
-    member.config_file.write_text(f"{LOOPBACK}enabled = false\n")
-    assert "network.enabled" in member.ask("reload")["restart"]
-    assert member.status()["enabled"]
