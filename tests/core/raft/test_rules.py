@@ -13,11 +13,13 @@ from abid.core.raft.messages import Entry, EntryKind, HardState, Kind, Message, 
 from abid.core.raft.raft import Raft
 
 
-def raft_of(voters: int, *entries: Entry, term: int = 1, pre_vote: bool = False, **settings: bool) -> Raft:
-    """Node 1 of so many voters, which knows these entries behind a first one."""
+def raft_of(
+    voters: int, *entries: Entry, number: int = 1, term: int = 1, pre_vote: bool = False, **settings: bool
+) -> Raft:
+    """One of so many voters, which knows these entries behind a first one."""
     configuration = Configuration(voters=frozenset(range(1, voters + 1)))
     return Raft(
-        1,
+        number,
         Log(1, 1, entries),
         configuration,
         HardState(term, 0, 1),
@@ -148,6 +150,45 @@ def test_turns_are_two_heartbeats_apart_and_end_with_a_vote_for_another() -> Non
     raft = follower_of(4)
     raft.leader_lost(3)
     assert (raft.leader, becomes_candidate_after(raft)) == (4, raft.settings.election_ticks)
+
+
+def tied(number: int, other: int, **settings: bool) -> Raft:
+    """A candidate of three that another one of its term asks for its vote."""
+    raft = raft_of(3, number=number, **settings)
+    raft.campaign()
+    carry_out(raft)
+    if raft.role == Role.PRE_CANDIDATE:
+        raft.step(Message(Kind.PRE_VOTE_ANSWER, other, number, 2))
+        carry_out(raft)
+    assert (raft.role, raft.term) == (Role.CANDIDATE, 2)
+    raft.step(Message(Kind.VOTE, other, number, 2, index=1, log_term=1))
+    [answer] = carry_out(raft)
+    assert (answer.receiver, answer.refused) == (other, True)
+    return raft
+
+
+def stands_again_after(raft: Raft) -> int:
+    """So many ticks."""
+    for ticks in range(1, 99):
+        raft.tick()
+        if (raft.role, raft.term) != (Role.CANDIDATE, 2):
+            return ticks
+    return 99
+
+
+def test_a_tie_is_broken_by_number_and_not_by_another_lot() -> None:
+    """With equal lots, as here, two candidates would else meet in term after term."""
+    ours = {"pre_vote": True, "check_quorum": True}
+    assert [stands_again_after(tied(1, 2, **ours)), stands_again_after(tied(2, 1, **ours))] == [1, 3]
+    plain = {"pre_vote": False}
+    ticks = Settings().election_ticks
+    assert [stands_again_after(tied(1, 2, **plain)), stands_again_after(tied(2, 1, **plain))] == [ticks, ticks]
+
+
+def test_a_candidate_in_a_tie_follows_who_wins_it() -> None:
+    raft = tied(2, 1, pre_vote=True, check_quorum=True)
+    raft.step(Message(Kind.APPEND, 1, 2, 2, index=1, log_term=1))
+    assert (raft.role, raft.leader, raft.standing_in) == (Role.FOLLOWER, 1, 0)
 
 
 def test_a_learner_does_not_stand_for_a_lost_leader() -> None:

@@ -146,6 +146,18 @@ def answer(raft: Raft, message: Message) -> None:
             raft.vote = message.sender
     else:
         raft.send(_ANSWER[message.kind], message.sender, refused=True, **_what_is_committed(raft))
+        if raft.role == Role.CANDIDATE and message.kind == Kind.VOTE:
+            _break_tie(raft, message.sender)
+
+
+def _break_tie(raft: Raft, other: int) -> None:
+    """Two stand in one term, and neither can vote for the other: maybe nobody wins. Instead of an election timeout
+    later, and then perhaps together once more, the lower number stands again at the next tick, and the higher one when
+    that had time to be over. Who hears of a winner before its turn follows that one; and its asking would unseat nobody
+    (see ``leader_lost``)."""
+    if raft.settings.pre_vote and raft.settings.check_quorum:
+        turn = 1 if raft.number < other else 1 + raft.settings.rank_ticks
+        raft.standing_in = max(raft.standing_in, turn)
 
 
 def _what_is_committed(raft: Raft) -> dict[str, int]:
