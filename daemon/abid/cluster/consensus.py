@@ -28,7 +28,7 @@ from abid.core.cluster.facts import Facts, Result
 from abid.core.raft.configuration import Configuration, ConfigurationError
 from abid.core.raft.interface import Dropped, Output, Role, Settings, Stranger
 from abid.core.raft.log import Log
-from abid.core.raft.messages import FROM_LEADERS, Entry, EntryKind, Message, Snapshot
+from abid.core.raft.messages import FROM_LEADERS, Entry, EntryKind, Kind, Message, Snapshot
 from abid.core.raft.raft import Raft
 from abid.raft_store import RaftStore, Stored
 
@@ -84,6 +84,8 @@ class Consensus:
         )
         self._storing = False
         self._term_stored = stored.hard_state.term
+        self._answered: tuple[int, int] | None = None
+        """The leader and its term whose last heartbeat we answered; None: we left it out."""
         self._closed = False
         self._waiting: dict[tuple[int, int], Told] = {}
         """Who proposed what here, by origin and serial."""
@@ -238,7 +240,17 @@ class Consensus:
         do wait: the others remember in which term we spoke (``recollection``), so we must, too."""
         if self.raft.term == self._term_stored:
             for message in self.raft.take_heartbeats():
-                self._send(message)
+                if not self._can_be_left_out(message):
+                    self._send(message)
+
+    def _can_be_left_out(self, message: Message) -> bool:
+        """Every second answer to a heartbeat in which nothing was asked. A leader looks back over four whether we are
+        there (check-quorum), and each answer wakes it."""
+        if message.kind != Kind.HEARTBEAT_ANSWER or message.read:
+            return False
+        answer = message.receiver, message.term
+        self._answered = None if self._answered == answer else answer
+        return self._answered is None
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         """From the store's thread; the loop may have ended meanwhile."""
