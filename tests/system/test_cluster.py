@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -86,7 +87,9 @@ def listening(pid: int) -> list[str]:
     """The TCP and UDP sockets of a process, as lines of /proc/net."""
     inodes = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(link.readlink())
+        target = ""
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            target = str(link.readlink())
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     found = []
