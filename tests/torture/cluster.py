@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.hosts import kernel
-from tests.torture import beacons, churn, leaders, links, names, pressure, strangers
+from tests.torture import beacons, churn, leaders, links, names, planted, pressure, strangers
 from tests.torture.figures import Figure, table
 from tests.torture.scenario import Options, Scenario
 
@@ -123,6 +123,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of what is drawn by lot (1)")
     parser.add_argument("--json", action="store_true", help="one object, when all is over")
     parser.add_argument("--list", action="store_true", help="the scenarios")
+    parser.add_argument(
+        "--planted", action="store_true", help="faults planted in daemons, which must be seen: a minute"
+    )
     options = parser.parse_args(arguments)
     if options.list:
         for scenario in SCENARIOS.values():
@@ -133,6 +136,8 @@ def main(arguments: Sequence[str]) -> int:
     if missing:
         print(f"no hosts for tests: {missing}", file=sys.stderr)
         return 1
+    if options.planted:
+        return 1 if planted.see(print) else 0
     return torture(options.only or list(SCENARIOS.values()), options.times, options.minutes, options.seed, options.json)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.hosts import kernel
-from tests.torture import cluster, leaders
+from tests.torture import cluster, leaders, planted
 from tests.torture.cluster import Outcome, main, play
 from tests.torture.figures import Figure, percentile, seen, table
 from tests.torture.fleet import Fleet, why_not_settled
@@ -178,6 +179,26 @@ def test_what_makes_no_sense_is_refused(words: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(("missed", "code"), [([], 0), (["a fault"], 1)])
+def test_a_planted_fault_that_is_not_seen_fails_the_run(
+    missed: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planted, "see", lambda _tell: missed)
+    monkeypatch.setattr(kernel, "why_not", lambda: "")
+    assert main(["--planted"]) == code
+
+
+def test_what_a_planted_fault_breaks_is_told_and_what_is_not_seen_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(value: float) -> planted.Planted:
+        return planted.Planted("breaks a promise", "", lambda _fleet, _options: [Figure("wrong", value, "", 0)], 1)
+
+    monkeypatch.setattr(planted, "PLANTED", {"seen": found(2), "hidden": found(0)})
+    monkeypatch.setattr(planted, "Fleet", MagicMock())
+    told: list[str] = []
+    assert planted.see(told.append) == ["hidden"]
+    assert told == ["seen (breaks a promise): wrong: 2", "hidden (breaks a promise): NOT SEEN"]
 
 
 def test_the_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
