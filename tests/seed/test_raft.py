@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from abi.errors import AbiError
 from abid.cluster import standing
+from abid.core.raft.messages import NOBODY
 from abid.raft_store import RaftStore, Stored
 from tests.seed.members import QUIET, Making, Member
+from tests.system.harness import eventually
 
 PATIENT = f"port = 0\n{QUIET}"
 
@@ -63,10 +66,14 @@ def trio(made: Trio) -> Trio:
 
 
 def test_three_daemons_show_one_leader_and_one_term(trio: Trio) -> None:
-    leader, term = trio.agreed()
-    told = [one.json("abi", "network", "status") for one in trio.members]
-    assert {(one["leader"], one["term"]) for one in told} == {(leader.node, term)}
+    def agreeing() -> list[Any]:
+        told = [one.json("abi", "network", "status") for one in trio.members]
+        return told if len({(one["leader"], one["term"]) for one in told}) == 1 else []
+
+    told = eventually(agreeing, "one leader and one term")
     assert sorted(one["role"] for one in told) == ["follower", "follower", "leader"]
+    (leader,) = [one for one in told if one["role"] == "leader"]
+    assert leader["node"] == leader["leader"]
     assert [set(one["voters"]) for one in told] == [{one.node for one in trio.members}] * 3
 
 
@@ -76,8 +83,8 @@ def test_kill_the_leader_and_another_leads_in_a_higher_term(trio: Trio) -> None:
     leader.kill()
     leader.wait()
     left = trio.others(leader)
-    left[0].ask("name-claim", name=f"after term {term}", owner="o")
-    assert left[1].ask("name-get", name=f"after term {term}") == {"owner": "o"}
+    left[0].ask("name-claim", name=f"in term {term}", owner="o")
+    assert left[1].ask("name-get", name=f"in term {term}") == {"owner": "o"}
     for one in left:
         one.until(lambda told: told["leader"] not in (None, leader.node), "another leads")
     next_leader, next_term = trio.agreed(*left)
@@ -92,11 +99,11 @@ def test_one_of_three_alone_refuses_cluster_writes(trio: Trio) -> None:
     for one in (leader, first):
         one.kill()
         one.wait()
+    assert alone.until(lambda told: not told["leader"], "nobody leads")["role"] != "leader"
     with pytest.raises(AbiError) as caught:
         alone.ask("name-claim", name="alone")
     assert caught.value.code == "unavailable"
     assert "majority" in caught.value.hint
-    assert alone.until(lambda told: not told["leader"], "nobody leads")["role"] != "leader"
     alone.reload(PATIENT)
     trio.settle()
     with pytest.raises(AbiError, match="nobody holds 'alone'"):
@@ -104,28 +111,22 @@ def test_one_of_three_alone_refuses_cluster_writes(trio: Trio) -> None:
 
 
 def test_a_restart_keeps_term_vote_and_log(trio: Trio, tmp_path: Path) -> None:
-    """Of one who gave its vote in this term: so the leader is killed first."""
-    leader, _ = trio.agreed()
+    """Of one who gave its vote: without the leader, the two that are left need each other's. When it is back nobody
+    else is there, so that all it has is what it had."""
+    leader, term = trio.agreed()
     leader.kill()
     leader.wait()
-    left = trio.others(leader)
-    for one in left:
-        one.until(lambda told: told["leader"] not in (None, leader.node), "another leads")
-    elected, term = trio.agreed(*left)
-    trio.settle()
-    (voted,) = [one for one in left if one is not elected]
-    voted.ask("name-claim", name=f"in term {term}")
+    other, voted = trio.others(leader)
+    voted.ask("name-claim", name=f"after term {term}", owner="o")
+    other.kill()
+    other.wait()
     before = on_disk(voted, tmp_path / "before")
-    assert (before.hard_state.term, before.hard_state.vote) == (term, elected.status()["number"])
-    assert any(f"in term {term}".encode() in entry.data for entry in before.entries)
+    assert before.hard_state.term > term
+    assert before.hard_state.vote != NOBODY
+    assert any(f"after term {term}".encode() in entry.data for entry in before.entries)
     voted.start()
-    voted.until(lambda told: told["leader"] == elected.node, "it follows as before")
-    assert voted.status()["term"] == term
-    assert voted.ask("name-get", name=f"in term {term}")["owner"]
-    after = on_disk(voted, tmp_path / "after")
-    assert (after.hard_state.term, after.hard_state.vote) == (before.hard_state.term, before.hard_state.vote)
-    assert after.snapshot == before.snapshot
-    assert after.entries[: len(before.entries)] == before.entries
+    assert voted.status()["term"] == before.hard_state.term
+    assert on_disk(voted, tmp_path / "after") == before
 
 
 def on_disk(member: Member, folder: Path) -> Stored:
