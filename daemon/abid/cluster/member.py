@@ -148,11 +148,11 @@ class Member:
 
     async def _seek(self) -> None:
         pauses, retry = Backoff(), 0
-        while not self.peers.connected and not self.consensus.facts.members:
+        while self.hints and not self.peers.connected and not self.consensus.facts.members:
             try:
                 await self.peers.dial(self.hints, self._connection_timeout_s())
             except AbiError as error:
-                log.info("no member is found yet: %s", error)
+                log.debug("no member is found yet: %s", error)
             await asyncio.sleep(pauses.wait_ns(retry, self._lots.random()) / 1e9)
             retry += 1
 
