@@ -438,3 +438,23 @@ def test_a_host_that_slept_through_the_end_of_its_certificate_is_renewed_once(ho
     assert "asking for one renewal" in two.log()
     told = await_status(two, lambda told: told.get("leader"), "it is a member as before")
     assert told["leader"] == status(one)["node"]
+
+
+def test_a_host_whose_certificate_ran_out_is_renewed_when_it_finds_a_member_at_last(hosts: Hosts) -> None:
+    """It starts first, after a long holiday, and says meanwhile what it waits for."""
+    one, two = hosts.cluster(2, before=SHORT_LIVED)
+    for host in (one, two):
+        host.kill(signal.SIGKILL)
+        host.wait()
+    (two.state_dir / "cluster" / "ca.key").unlink(missing_ok=True)
+    ended = time.time() + 6.5
+    eventually(lambda: time.time() > ended, "its certificate has run out")
+    two.start()
+    told = await_status(two, lambda told: told["waits"], "it says what it waits for")
+    assert (told["joined"], told["removed"]) == (False, "")
+    assert "certificate" in two.run("abi", "network", "status").stdout
+    error = refused(two, "abi", "cluster", "token")
+    assert (error["code"], "certificate" in error["message"]) == ("not_member", True)
+    one.start()
+    told = await_status(two, lambda told: told.get("leader"), "it is a member as before")
+    assert told["waits"] == ""

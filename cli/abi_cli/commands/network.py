@@ -128,6 +128,8 @@ def _breaker(each: Object) -> str:
 def _alone(told: Object) -> str:
     if not told["enabled"]:
         return "the network is disabled: network.enabled = true in the configuration, and a restart, enable it"
+    if told["waits"]:
+        return f"this host does not take part in its cluster just now: {text.clean(told['waits'])}"
     if told["removed"]:
         return f"this host was removed from its cluster: {text.clean(told['removed'])}"
     return "this host belongs to no cluster: `abi cluster init` founds one, `abi cluster join` joins one"

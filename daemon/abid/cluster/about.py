@@ -30,5 +30,6 @@ def of_none(config: Config, node: str, host: str, port: int, removed: str) -> di
         "node": node,
         "joined": False,
         "removed": removed,
+        "waits": "",
         "nodes": [itself],
     }

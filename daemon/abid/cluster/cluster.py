@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets as lots
+import random
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from abi import addresses
+from abi.backoff import Backoff
 from abi.config import Config
-from abi.errors import AbiError, NetworkDisabled, UsageError
+from abi.errors import AbiError, NetworkDisabled, NodeUnreachable, Timeout, UsageError
 from abi.wire import join_token
 from abid.cluster import certificates, credentials, finding, interfaces, joining, secret, standing, token
 from abid.cluster.about import of_none
@@ -26,7 +28,7 @@ from abid.cluster.credentials import Credentials
 from abid.cluster.door import PORTS_TRIED_MAX
 from abid.cluster.member import Member
 from abid.cluster.peer import Peer
-from abid.cluster.refusal import Code
+from abid.cluster.refusal import Code, PeerRefused
 from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
@@ -44,6 +46,12 @@ LEAVE_S: Final = 10.0
 """For the others to take our vote from us; afterwards we go all the same."""
 CATCH_UP_S: Final = 10.0
 """For a newcomer to be told what the cluster has agreed on: a join is done when the host can take part."""
+
+
+WAKE_AGAIN_MS_MAX: Final = 60_000
+"""Between two attempts to have a certificate renewed that ran out: a month has gone by, and a minute matters little."""
+UNANSWERED: Final = (NodeUnreachable, PeerRefused, Timeout)
+"""What may be otherwise the next time, or when another member is asked."""
 
 
 class NotMember(AbiError):
@@ -78,6 +86,8 @@ class Cluster:
         self.member: Member | None = None
         self.removed = ""
         """Why this host is no member any more, if it was sent away."""
+        self.waits = ""
+        """For what this host waits that is a member, and does not take part."""
         self.port = 0
         self.addresses: tuple[str, ...] = ()
         self._loop = loop
@@ -87,6 +97,7 @@ class Cluster:
         self._on_failure = on_failure
         self._busy = asyncio.Lock()
         self._readmission: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
 
     @property
     def is_enabled(self) -> bool:
@@ -102,8 +113,37 @@ class Cluster:
         if found is None or not self.is_enabled:
             return
         stands = standing.load(self._folder)
+        try:
+            await self._wake(found, stands)
+        except UNANSWERED as error:
+            self._waking = self._loop.create_task(self._wake_later(found, stands, error))
+
+    async def _wake(self, found: Credentials, stands: Standing) -> None:
+        """As the member that this host was; a certificate that ran out is renewed first. Raises AbiError, OSError."""
         timeout_s = self.config.integer("network.connection_timeout_ms") / 1000
-        await self._be(await renewed_if_ended(found, stands.hints, timeout_s), stands)
+        places = tuple(dict.fromkeys((*finding.last_met(self._folder), *stands.hints)))
+        await self._be(await renewed_if_ended(found, places, timeout_s), stands)
+
+    async def _wake_later(self, found: Credentials, stands: Standing, why: AbiError) -> None:
+        """Nobody has renewed it yet, and perhaps nobody else is up yet; and no single member's word is the last."""
+        pauses, retry, lots = Backoff(cap_ms=WAKE_AGAIN_MS_MAX), 0, random.SystemRandom()
+        while True:
+            self.waits = f"its certificate ran out, and no member has renewed it yet: {why.message}"
+            log.warning("this host waits to take part in its cluster: %s", self.waits)
+            await asyncio.sleep(pauses.wait_ns(retry, lots.random()) / 1e9)
+            retry += 1
+            try:
+                async with self._busy:
+                    await self._wake(found, stands)
+            except UNANSWERED as error:
+                why = error
+            except (AbiError, OSError) as error:
+                self.waits = f"it cannot take part: {error}"
+                log.error("this host cannot take part in its cluster: %s", error)
+                return
+            else:
+                self.waits = ""
+                return
 
     def use(self, config: Config) -> None:
         """The configuration is another."""
@@ -113,6 +153,9 @@ class Cluster:
 
     def close(self) -> None:
         """The daemon is ending."""
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking, self.waits = None, ""
         member, self.member = self.member, None
         if member is not None:
             member.close()
@@ -124,7 +167,7 @@ class Cluster:
         async with self._busy:
             self._check_alone()
             now = time.time()
-            authority = Authority.found(lots.token_hex(8), now)
+            authority = Authority.found(secrets.token_hex(8), now)
             subject = Subject(self.node, authority.cluster, 1)
             found = self._store_own(authority, subject, secret.draw(), now)
             await self._begin(found, Facts(), 1, await self._free_port())
@@ -404,6 +447,11 @@ class Cluster:
     def _require(self) -> Member:
         if not self.is_enabled:
             raise NetworkDisabled()
+        if self.waits:
+            raise NotMember(
+                f"this host does not take part in its cluster just now: {self.waits}",
+                hint="it does when a member answers it; `abi cluster leave --force` ends it",
+            )
         if self.member is None:
             raise NotMember(
                 "this host belongs to no cluster", hint="`abi cluster init` founds one, `abi cluster join` joins one"
@@ -422,7 +470,7 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """For `abi network status`, whatever this host is."""
-        told = of_none(self.config, self.node, self._host, self.port, self.removed)
+        told = {**of_none(self.config, self.node, self._host, self.port, self.removed), "waits": self.waits}
         return told if self.member is None else {**told, "joined": True, **self.member.shown()}
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from abi.config import Config
 from abid.cluster import lookup, remembered
@@ -22,6 +22,9 @@ from abid.core.discovery import Peer as Place
 from abid.state import Identity
 
 log = logging.getLogger(__name__)
+
+LAST_MET_MAX: Final = 8
+"""Half of what one dial tries."""
 
 
 def discoverer(
@@ -75,6 +78,12 @@ def _keep(folder: Path, found: list[Address]) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = [place for place in remembered.load(folder) if place.address not in found]
     remembered.save(folder, [*known, *(Place(address, b"", True) for address in found)])
+
+
+def last_met(folder: Path) -> tuple[str, ...]:
+    """Where members were met, the last first: of a cluster whose hosts have moved, more than is known from the day of
+    joining."""
+    return tuple(str(place.address) for place in reversed(remembered.load(folder)))[:LAST_MET_MAX]
 
 
 def registered(folder: Path) -> tuple[str, ...]:
