@@ -37,8 +37,8 @@ _shift()
 class WallClock:
     """Of one process, right until it is set. ``environment`` is what the process is to be started with."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / "wall-clock"
+    def __init__(self, folder: Path, name: str = "clock") -> None:
+        path = folder / name
         path.write_bytes(_NS.pack(0))
         with open(path, "r+b") as file:
             self._offset = mmap.mmap(file.fileno(), _NS.size)

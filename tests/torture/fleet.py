@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -45,9 +45,12 @@ def wanted_voters(members: int) -> int:
 
 class Fleet:
     """``options``: the daemons' whole configuration file, TOML; without it they are configured as a user's are, by
-    nothing. ``before``: Python that runs in each daemon before its own main."""
+    nothing. ``before``: Python that runs in each daemon before its own main. ``environments``: of each
+    daemon, beside its own."""
 
-    def __init__(self, count: int, *, options: str = "", before: str = "") -> None:
+    def __init__(
+        self, count: int, *, options: str = "", before: str = "", environments: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         self.hosts = Hosts(count)
         self.daemons: list[HostDaemon] = []
         self.nodes: list[str] = []
@@ -56,6 +59,7 @@ class Fleet:
         """Killed, without power, or stopped: asked only by name."""
         self._without_power: set[int] = set()
         self._options, self._before = options, before
+        self._environments = environments or [{}] * count
         self._lives = [0] * count
         self._lines = threading.local()
 
@@ -73,7 +77,8 @@ class Fleet:
 
     def _start_all(self) -> None:
         def started(number: int) -> HostDaemon:
-            return HostDaemon(self.hosts[number], cpus=1, config=self._options, before=self._before)
+            more = self._environments[number]
+            return HostDaemon(self.hosts[number], cpus=1, config=self._options, before=self._before, **more)
 
         with ThreadPoolExecutor(len(self)) as pool:
             self.daemons = list(pool.map(started, range(len(self))))

@@ -112,20 +112,8 @@ def overload(options: Options) -> list[Figure]:
 class Clocks:
     """Three members and a spare one, each with a wall clock that can be set."""
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
-        self.fleet = fleet
-        self.clocks = []
-        for number, daemon in enumerate(fleet.daemons):
-            own = folder / f"clock-{number}"
-            own.mkdir()
-            self.clocks.append(WallClock(own))
-            daemon.environment |= self.clocks[-1].environment
-        fleet.kill(*range(len(fleet)))
-        fleet.restart(*range(len(fleet)))
-
-    def close(self) -> None:
-        for clock in self.clocks:
-            clock.close()
+    def __init__(self, fleet: Fleet, clocks: list[WallClock]) -> None:
+        self.fleet, self.clocks = fleet, clocks
 
     def ahead_s(self, number: int) -> float:
         """How far ahead a daemon believes to be, by the end of a token that it makes."""
@@ -149,13 +137,12 @@ class Clocks:
 
 @contextmanager
 def clocks(folder: Path) -> Iterator[Clocks]:
-    with Fleet(SPARE + 1, before=BEFORE) as fleet:
-        made = Clocks(fleet, folder)
-        try:
-            fleet.form()
-            yield made
-        finally:
-            made.close()
+    made = [WallClock(folder, f"clock-{number}") for number in range(SPARE + 1)]
+    with Fleet(len(made), before=BEFORE, environments=[clock.environment for clock in made]) as fleet:
+        fleet.form()
+        yield Clocks(fleet, made)
+    for clock in made:
+        clock.close()
 
 
 class Jump:
