@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from abid.cluster.link import UNACKNOWLEDGED_MS_MAX
 from tests.hosts import kernel
 from tests.torture import cluster, leaders, planted
 from tests.torture.cluster import Outcome, main, play
@@ -45,7 +46,11 @@ def test_a_leader_is_killed(fleet: Fleet) -> None:
 
 
 def test_a_leader_loses_its_power(fleet: Fleet) -> None:
-    assert wrong(leaders.lose(fleet, options(1), fleet.power_off)) == []
+    """And who asked it just then does not wait until its connection is given up."""
+    figures = leaders.lose(fleet, options(1), fleet.power_off)
+    assert wrong(figures) == []
+    (written,) = [figure for figure in figures if figure.name == leaders.WRITTEN_WORST]
+    assert written.value < UNACKNOWLEDGED_MS_MAX / 1000
 
 
 def test_a_leader_is_stopped(fleet: Fleet) -> None:
