@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 
 from abi.errors import AbiError, NodeUnreachable, Timeout
-from abid.cluster.member import Member
+from abid.cluster import member as cluster
 from abid.cluster.peer import Peer
 from abid.cluster.requests import Body, PeerSaidNo
-from abid.cluster.vetting import Vetting
+from abid.cluster.vetting import ABOUT, FORGOTTEN, Vetting
+from abid.core.cluster.facts import Facts, Member
 from tests.daemon.cluster.hosts import run
 
 SAID: Body = {"number": 2, "standing": [1, 2, 3], "cpu_cores": 4, "has_gpu": True}
@@ -23,22 +24,25 @@ class Other(SimpleNamespace):
     __hash__ = object.__hash__
 
     def __init__(self, *ends: AbiError) -> None:
-        super().__init__(node="b", is_open=True, ends=list(ends), asked=0)
+        super().__init__(node="b", is_open=True, ends=list(ends), asked=0, verbs=[])
 
     async def ask(self, peer: Any, verb: str, body: Body, timeout_s: float) -> Body:
         self.asked += 1
+        self.verbs.append(verb)
         if self.ends:
             raise self.ends.pop(0)
         return SAID
 
 
-async def vetted(other: Other) -> bool:
+async def vetted(other: Other, number: int = 2) -> bool:
+    """``number``: by which the facts know it."""
+    facts = Facts(members={number: Member(number, "b", "host b", (), 0)})
     recollection = SimpleNamespace(missing=lambda number, standing: None)
     member = SimpleNamespace(
         node="a", requests=other, request_timeout_s=lambda: 1.0,
-        consensus=SimpleNamespace(raft=SimpleNamespace(recollection=recollection)),
+        consensus=SimpleNamespace(raft=SimpleNamespace(recollection=recollection), facts=facts),
     )  # fmt: skip
-    vetting = Vetting(cast(Member, member), {})
+    vetting = Vetting(cast(cluster.Member, member), {})
     vetting._lots = cast(Any, SimpleNamespace(random=lambda: 0.01))
     await vetting.ask(cast(Peer, other))
     return vetting.listens_to(cast(Peer, other))
@@ -69,5 +73,17 @@ def test_with_the_connection_the_question_ends() -> None:
         other = Other(Timeout("it slept"))
         other.is_open = False
         assert not await vetted(other)
+
+    run(tell())
+
+
+@pytest.mark.parametrize(("known_as", "listened"), [(1, True), (2, True), (3, False)])
+def test_one_that_speaks_as_who_it_was_is_told_that_it_has_forgotten(known_as: int, listened: bool) -> None:
+    """It says that it is member 2. Who is behind may know it by an earlier number, and never by a later one."""
+
+    async def tell() -> None:
+        other = Other()
+        assert await vetted(other, known_as) is listened
+        assert other.verbs == ([ABOUT] if listened else [ABOUT, FORGOTTEN])
 
     run(tell())
