@@ -73,17 +73,23 @@ class Need(NamedTuple):
 class Town:
     """Who is where. Each host is alive (a member), dead (a member without power), or out (no member, its daemon up)."""
 
-    def __init__(self, fleet: Fleet, lots: random.Random, tell: Callable[[str], None]) -> None:
+    def __init__(self, fleet: Fleet, lots: random.Random, tell: Callable[[str], None], alive: set[int]) -> None:
         self.fleet, self.lots, self.tell = fleet, lots, tell
-        self.alive, self.dead = {0}, set[int]()
-        self.out = set(range(1, len(fleet)))
+        self.alive, self.dead = set(alive), set[int]()
+        self.out = set(range(len(fleet))) - alive
         self.took_s: list[float] = []
         """Until all was right, after each step."""
         self.counts: dict[str, int] = {}
         self.why = ""
+
+    @staticmethod
+    def founded(fleet: Fleet, lots: random.Random, tell: Callable[[str], None]) -> Town:
+        """By the first of the fleet; the elders join."""
         fleet.ask(0, "cluster-init")
+        town = Town(fleet, lots, tell, {0})
         for elder in ELDERS:
-            self.do("join", elder)
+            town.do("join", elder)
+        return town
 
     def do(self, what: str, host: int) -> None:
         """Have it done, and wait until all is right."""
@@ -237,7 +243,7 @@ def churn(options: Options) -> list[Figure]:
     """``times`` steps a minute, for ``minutes``."""
     steps = max(4, round(options.times * options.minutes))
     with Fleet(HOSTS) as fleet:
-        town = Town(fleet, random.Random(options.seed), options.tell)
+        town = Town.founded(fleet, random.Random(options.seed), options.tell)
         return churned(town, steps, 60 / options.times, MEASURED_AT, CALM_S)
 
 

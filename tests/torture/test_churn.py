@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.torture.churn import Need, Town, flat, why_not_right, why_wrong_voters
+from tests.torture.fleet import Fleet
 
 ALIVE, DEAD = {"a", "b", "c", "d"}, {"e"}
 
@@ -81,10 +82,7 @@ class NoFleet:
 
 def test_nobody_goes_without_whom_the_others_could_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten thousand steps of a town in which only who is where is counted."""
-    lots = random.Random(5)
-    town = Town.__new__(Town)
-    town.fleet, town.lots = NoFleet(20), lots  # type: ignore[assignment]
-    town.alive, town.dead, town.out = {0, 1, 2}, set(), set(range(3, 20))
+    town = Town(cast(Fleet, NoFleet(20)), random.Random(5), print, {0, 1, 2})
     moves = {
         "join": (town.out, town.alive), "leave": (town.alive, town.out), "send away": (town.alive, town.out),
         "die": (town.alive, town.dead), "come back": (town.dead, town.alive), "bury": (town.dead, town.out),

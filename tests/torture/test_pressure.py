@@ -1,8 +1,9 @@
-"""Overload, wrong clocks, idleness and lying beacons at their smallest; churn's rules against made-up clusters."""
+"""Overload, wrong clocks, idleness, lying beacons and churn at their smallest, in one cluster."""
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.system.harness import eventually, state_of
 from tests.torture import clocks
 from tests.torture.beacons import Recorder, lied_to, too_close
+from tests.torture.churn import Town
 from tests.torture.clocks import BEFORE, WallClock
 from tests.torture.figures import Figure
 from tests.torture.pressure import HOUR_S, SPARE, Clocks, burners, idled, overloaded, wakings
@@ -111,3 +113,13 @@ def test_lies_at_ten_thousand_a_second_change_nothing(world: Clocks) -> None:
         assert recorder.is_heard_by(fleet.hosts[1]), "else it was deaf to all of them"
     finally:
         recorder.close()
+
+
+def test_one_is_sent_away_and_comes_back_as_somebody_else(world: Clocks) -> None:
+    fleet = world.fleet
+    before = fleet.nodes[SPARE]
+    town = Town(fleet, random.Random(1), print, set(range(SPARE + 1)))
+    town.do("send away", SPARE)
+    town.do("join", SPARE)
+    assert fleet.nodes[SPARE] != before
+    assert town.counts == {"send away": 1, "join": 1}
