@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 """Between two looks at who votes and who should; followers catch up, members die."""
+SETTLED_LOOK_S: Final = 5.0
+"""Where nothing is left to be done: we are told whatever changes that. This forgives a mistake."""
 KEY = "authority-key"
 
 
@@ -45,14 +47,21 @@ class Leading:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        consensus = self._member.consensus
-        if not consensus.is_leader:
+        if not self._member.consensus.is_leader:
             self._holders.clear()
             self._not_before.clear()
             return
+        # The timer first: what is proposed may change something at once, and that is looked at from in here.
         self._timer = self._loop.call_later(LOOK_S, self.look)
+        if self._take_step() and self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(SETTLED_LOOK_S, self.look)
+
+    def _take_step(self) -> bool:
+        """The next one towards the right voters. True: there is none, and nobody is waited for."""
+        consensus = self._member.consensus
         if not consensus.may_change:
-            return
+            return False
         number = consensus.raft.number
         standings = {
             other: Standing(
@@ -68,6 +77,9 @@ class Leading:
         if proposal is not None:
             log.info("the voters change: %s", ", ".join(f"{c.kind.name.lower()} {c.node}" for c in proposal.changes))
             consensus.propose_change(encoded(proposal))
+            return False
+        candidates = self._candidates()
+        return all(one.alive and (one.caught_up or other not in candidates) for other, one in standings.items())
 
     def close(self) -> None:
         if self._timer is not None:
