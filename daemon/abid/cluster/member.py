@@ -207,11 +207,12 @@ class Member:
     def is_revoked(self, node: str) -> bool:
         """Sent away, and dispensable: a voter without whom those that live are no majority is heard until the voters
         have changed, which takes a second. Nobody could agree on that without it."""
-        return self.consensus.facts.is_revoked(node) and self._can_do_without(node)
-
-    def _can_do_without(self, node: str) -> bool:
+        if not self.consensus.facts.is_revoked(node):
+            return False
         configuration = self.consensus.configuration
-        others = [number for number in configuration.all_voters if self.node_of(number) != node]
+        others = {number for number in configuration.all_voters if self.node_of(number) != node}
+        if others == configuration.all_voters:
+            return True
         return are_majority(configuration, [number for number in others if self.is_alive(number)])
 
     def _addresses_of(self, node: str) -> Sequence[str]:

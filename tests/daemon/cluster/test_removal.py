@@ -90,3 +90,30 @@ def test_that_we_refuse_somebody_says_nothing_of_us(error: AbiError) -> None:
     removal = view(1)
     assert removal.on_refused("node1", error) is None
     assert removal.told_by == []
+
+
+@pytest.mark.parametrize(
+    ("voters", "outgoing", "dead", "is_refused"),
+    [
+        ({1, 2, 3}, set(), set(), True),
+        ({1, 2, 3}, set(), {1}, False),
+        ({3}, set(), set(), False),
+        ({2}, {3}, set(), False),
+        ({1, 2}, {1, 2, 3}, set(), True),
+        ({2}, set(), set(), True),
+        ({1, 2, 4}, set(), {1, 2}, True),
+    ],
+    ids=["one of three", "one of two that live", "the only one", "on its way out", "two go on", "no voter", "cut off"],
+)
+def test_a_voter_is_heard_for_as_long_as_the_others_need_it(
+    voters: set[int], outgoing: set[int], dead: set[int], is_refused: bool
+) -> None:
+    """Host 3 was sent away. One that does not vote is refused whoever else lives."""
+    configuration = Configuration(frozenset(voters), frozenset(outgoing))
+    member = SimpleNamespace(
+        consensus=SimpleNamespace(facts=Facts(revoked={"node3": 1}), configuration=configuration),
+        node_of=lambda number: f"node{number}",
+        is_alive=lambda number: number not in dead,
+    )
+    assert Member.is_revoked(cast("Member", member), "node3") is is_refused
+    assert not Member.is_revoked(cast("Member", member), "node1")
