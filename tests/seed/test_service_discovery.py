@@ -49,14 +49,12 @@ class Apart:
     def await_connected(self) -> None:
         self.asker.until(lambda told: all(node["connected"] for node in told["nodes"]), "it has found the other")
 
+    def is_remembered(self) -> bool:
+        return self.place in [str(peer.address) for peer in remembered.load(self.asker.state_dir / "cluster")]
+
     def await_remembered(self) -> None:
         """It is written soon after the other was met, by another thread."""
-        folder = self.asker.state_dir / "cluster"
-
-        def is_remembered() -> bool:
-            return self.place in [str(peer.address) for peer in remembered.load(folder)]
-
-        eventually(is_remembered, "where it met the other is on its disk")
+        eventually(self.is_remembered, "where it met the other is on its disk")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_an_exec_hook(apart: Apart) -> None:
 
 
 def test_peers_are_remembered_on_disk(apart: Apart) -> None:
-    if not apart.asker.sees(apart.there)["connected"]:
+    if not apart.is_remembered():
         apart.start_anew(f'seeds = ["{apart.place}"]\n')
         apart.await_connected()
     apart.await_remembered()
