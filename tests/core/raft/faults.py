@@ -217,7 +217,7 @@ def a_pre_vote_counts_as_a_vote(patch: Patch) -> None:
 
 
 @fault
-def a_refusal_tells_what_is_committed_of_any_log(patch: Patch) -> None:
+def what_is_committed_is_learnt_of_any_log(patch: Patch) -> None:
     def learns(own: Raft, message: Message) -> None:
         own.log.commit_to(max(own.log.committed, min(message.commit, own.log.last_index)))
 

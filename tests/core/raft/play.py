@@ -112,7 +112,7 @@ class Play:
             apply_bytes_max=number("max-committed-size-per-ready", 1 << 30),
             leave_when_removed=says("step-down-on-removal"),
             rest_before_leaving=False,
-            refusals_tell_commit=False,
+            votes_tell_commit=False,
             check_changes=not says("disable-conf-change-validation"),
         )
         configuration = Configuration(voters=group("voters"), learners=group("learners"))

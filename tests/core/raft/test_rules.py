@@ -251,7 +251,7 @@ def test_who_lost_its_vote_tells_a_candidate_that_does_not_know_it() -> None:
     raft.campaign()
     carry_out(raft)
     raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term))
-    raft.step(Message(Kind.VOTE_ANSWER, 4, 1, raft.term, refused=True, commit=2, log_term=1))
+    raft.step(Message(Kind.VOTE_ANSWER, 4, 1, raft.term, refused=True, commit=2, hint=1))
     carry_out(raft)
     assert (raft.role, raft.log.committed, raft.configuration.voters) == (Role.FOLLOWER, 2, {1, 2, 3})
     raft.campaign()
@@ -260,12 +260,12 @@ def test_who_lost_its_vote_tells_a_candidate_that_does_not_know_it() -> None:
     assert raft.role == Role.LEADER
 
 
-@pytest.mark.parametrize(("commit", "log_term"), [(2, 2), (3, 1), (2, 0)])
-def test_what_is_committed_of_another_log_is_not_learnt_from_a_refusal(commit: int, log_term: int) -> None:
+@pytest.mark.parametrize(("commit", "term"), [(2, 2), (3, 1), (2, 0)])
+def test_what_is_committed_of_another_log_is_not_learnt_from_a_refusal(commit: int, term: int) -> None:
     raft = raft_of(3, Entry(1, 2))
     raft.campaign()
     carry_out(raft)
-    raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term, refused=True, commit=commit, log_term=log_term))
+    raft.step(Message(Kind.VOTE_ANSWER, 3, 1, raft.term, refused=True, commit=commit, hint=term))
     assert (raft.role, raft.log.committed) == (Role.CANDIDATE, 1)
 
 
@@ -275,4 +275,16 @@ def test_a_refusal_names_the_last_entry_that_is_committed() -> None:
     carry_out(raft)
     raft.step(Message(Kind.VOTE, 3, 1, 2, index=2, log_term=1))
     [answer] = carry_out(raft)
-    assert (answer.refused, answer.commit, answer.log_term) == (True, 2, 1)
+    assert (answer.refused, answer.commit, answer.hint) == (True, 2, 1)
+
+
+def test_who_was_given_a_vote_learns_it_from_who_asks_for_that() -> None:
+    """It has the longest log, and takes itself for a learner, so that nobody could win."""
+    promotion = Entry(1, 2, encoded(Proposal((Change(ChangeKind.VOTER, 1),))), EntryKind.CHANGE)
+    raft = raft_of(3, promotion, Entry(2, 3), term=2)
+    raft.configuration = Configuration(voters=frozenset({2, 3}), learners=frozenset({1}))
+    raft.step(Message(Kind.VOTE, 2, 1, 3, index=2, log_term=1, commit=2, hint=1))
+    [answer] = carry_out(raft)
+    assert (answer.refused, raft.configuration.voters) == (True, {1, 2, 3})
+    raft.campaign()
+    assert raft.role == Role.CANDIDATE

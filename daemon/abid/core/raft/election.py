@@ -84,9 +84,8 @@ def stand(raft: Raft, *, pre_vote: bool, is_transfer: bool = False) -> None:
             # Our own vote counts when it is on disk, like everybody's.
             raft.send(_ANSWER[kind], node, term=term)
         else:
-            raft.send(
-                kind, node, term=term, index=raft.log.last_index, log_term=raft.log.last_term, is_transfer=is_transfer
-            )
+            last = {"index": raft.log.last_index, "log_term": raft.log.last_term}
+            raft.send(kind, node, term=term, **last, **_what_is_committed(raft), is_transfer=is_transfer)
 
 
 def stand_at_once(raft: Raft) -> None:
@@ -146,6 +145,7 @@ def answer(raft: Raft, message: Message) -> None:
             raft.vote = message.sender
     else:
         raft.send(_ANSWER[message.kind], message.sender, refused=True, **_what_is_committed(raft))
+        _learn_what_is_committed(raft, message)
         if raft.role == Role.CANDIDATE and message.kind == Kind.VOTE:
             _break_tie(raft, message.sender)
 
@@ -161,21 +161,28 @@ def _break_tie(raft: Raft, other: int) -> None:
 
 
 def _what_is_committed(raft: Raft) -> dict[str, int]:
-    """For a candidate that may not know it. A change that took the vote of who has the longest log may be known as
-    committed to that one alone: it stands no more, and refuses its vote to all that are behind it, who count, for want
-    of knowing, by a majority that is not there. So it tells. (TiKV's raft-rs does so for the same reason.)"""
-    if not raft.settings.refusals_tell_commit:
+    """Said with a vote that is asked for, and with one that is refused. Changes count when they are applied, so that
+    what is committed may decide who can win, and those who could may not know it:
+
+    - A change took the vote of who has the longest log, and is known as committed to that one alone. It stands no more,
+      and refuses its vote to all that are behind it, who count by a majority that is not there any more.
+    - A change gave a vote to who has the longest log and does not know it. It does not stand, and nobody else can win.
+
+    TiKV's raft-rs tells for the same reason."""
+    if not raft.settings.votes_tell_commit:
         return {}
-    return {"commit": raft.log.committed, "log_term": raft.log.term_of(raft.log.committed) or 0}
+    return {"commit": raft.log.committed, "hint": raft.log.term_of(raft.log.committed) or 0}
 
 
 def _learn_what_is_committed(raft: Raft, message: Message) -> None:
-    """From a refusal: what another has committed of the log that is ours, too (paper, 5.3: log matching). Where that
-    changes the voters we stand anew, under the next configuration."""
+    """What another has committed of the log that is ours, too (paper, 5.3: log matching). Who stood then stands anew,
+    under the next configuration, if it is another."""
     log = raft.log
-    if message.commit > log.committed and log.restoring is None and log.term_of(message.commit) == message.log_term:
+    if raft.role == Role.LEADER or log.restoring is not None or message.commit <= log.committed:
+        return
+    if log.term_of(message.commit) == message.hint:
         log.commit_to(message.commit)
-        if change.is_waiting(raft):
+        if raft.role != Role.FOLLOWER and change.is_waiting(raft):
             raft.become(Role.FOLLOWER, raft.term)
 
 

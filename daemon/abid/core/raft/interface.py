@@ -41,8 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rest_before_leaving: bool = True
     """A leader whose own vote is about to go proposes nothing more. Else its log could end behind everybody's: nobody
     would get its vote, which those need who do not know yet that it has none."""
-    refusals_tell_commit: bool = True
-    """Who refuses a vote says what is committed, which the candidate may not know."""
+    votes_tell_commit: bool = True
+    """Who asks for a vote, and who refuses one, says what is committed: the other may not know it."""
     check_changes: bool = True
     """Refuse a change while another is under way (thesis, 4.1)."""
 

@@ -69,8 +69,7 @@ AFTER_STORING = frozenset({Kind.VOTE_ANSWER, Kind.PRE_VOTE_ANSWER, Kind.APPEND_A
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """``index`` and ``log_term`` name an entry: the one before ``entries``, the candidate's last, the one answered. In
-    a refused vote it is ``commit`` and ``log_term``: the last that is committed."""
+    """``index`` and ``log_term`` name an entry: the one before ``entries``, the candidate's last, the one answered."""
 
     kind: Kind
     sender: int
@@ -82,7 +81,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     entries: tuple[Entry, ...] = ()
     refused: bool = False
     hint: int = 0
-    """In a refused append: where the follower's log may agree with the leader's."""
+    """In a refused append: where the follower's log may agree with the leader's. In a vote asked for or refused: the
+    term of the entry at ``commit``."""
     snapshot: Snapshot | None = None
     is_transfer: bool = False
     """A vote asked for because the leader handed over: it is given although the leader was heard just now."""
