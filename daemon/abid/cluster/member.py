@@ -251,14 +251,18 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
-        self._removal.on_connected(peer.node)
         if self.discoverer is not None:
             self.discoverer.on_connected(bytes.fromhex(peer.node))
-        self._later(self._vetting.ask(peer))
+        self._later(self._vet(peer))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_connected(member.number)
         self._changed.set()
+
+    async def _vet(self, peer: Peer) -> None:
+        await self._vetting.ask(peer)
+        if self._vetting.listens_to(peer):
+            self._removal.on_answered(peer.node)
 
     def on_message(self, peer: Peer, kind: int, payload: bytes) -> None:
         """Raises ProtocolError."""

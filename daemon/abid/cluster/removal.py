@@ -6,7 +6,7 @@
    that is out of its mind, could send everybody away. A majority of the voters, as far as we know them, is believed: it
    could have had the cluster agree on it. So is anybody who says what we know ourselves to be agreed on.
 3. Until then this host is a member, dials the others on as it does after any connection that was lost, and shows who
-   says otherwise. Who speaks with us again has taken back its word.
+   says otherwise. Who answers us again has taken back its word.
 
 Doubts: who was away while all voters were replaced by others is never sure, and goes on asking, as often as it would
 dial members that are down. `abi cluster leave --force` ends that.
@@ -48,8 +48,8 @@ class Removal:
             log.warning("node %s says that this host was removed from the cluster", node)
         return self._confirmed()
 
-    def on_connected(self, node: str) -> None:
-        """It speaks with us."""
+    def on_answered(self, node: str) -> None:
+        """It speaks with us, and did not only pick up the receiver."""
         self._told_by.discard(node)
 
     def keep(self, members: set[str]) -> None:

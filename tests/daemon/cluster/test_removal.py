@@ -67,10 +67,10 @@ def test_what_we_know_to_be_agreed_on_is_believed_from_anybody() -> None:
     assert why.message == "the cluster has agreed on it"
 
 
-def test_who_speaks_with_us_again_or_is_no_member_any_more_does_not_count() -> None:
+def test_who_answers_us_again_or_is_no_member_any_more_does_not_count() -> None:
     removal = view(1, 2, 3)
     removal.on_refused("node1", SAID)
-    removal.on_connected("node1")
+    removal.on_answered("node1")
     removal.on_refused("node2", SAID)
     removal.keep({"node1", "node3", US})
     assert removal.told_by == []
