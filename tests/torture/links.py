@@ -71,15 +71,18 @@ def whole_after(fleet: Fleet) -> float:
     return time.monotonic() - began
 
 
-def partition(fleet: Fleet, watch: Watch, way: str, hold_s: float, calm_s: float, lots: random.Random) -> Partition:
-    """Lose packets this way for so long, then heal, and see that all is well again."""
+def partition(
+    fleet: Fleet, watch: Watch, way: str, hold: Callable[[int], object], calm_s: float, lots: random.Random
+) -> Partition:
+    """Lose packets this way as long as ``hold`` takes (it is told who leads), then heal, and see that all is well
+    again."""
     leader, _ = fleet.await_leader()
     followers = [number for number in range(3) if number != leader]
     lots.shuffle(followers)
     began = time.monotonic()
     for sender, receiver in WAYS[way](leader, *followers):
         fleet.hosts.block(fleet.hosts[sender], fleet.hosts[receiver])
-    time.sleep(hold_s)
+    hold(leader)
     healed = time.monotonic()
     fleet.hosts.heal()
     whole_s = whole_after(fleet)
@@ -111,7 +114,7 @@ def one_way_partition(options: Options) -> list[Figure]:
     with three_hosts() as fleet, Watch(fleet.status, range(3)) as watch:
         for _ in range(options.times):
             for way in WAYS:
-                done.append(partition(fleet, watch, way, options.minutes * 60, CALM_S, lots))
+                done.append(partition(fleet, watch, way, lambda _: time.sleep(options.minutes * 60), CALM_S, lots))
                 options.tell(f"{done[-1]}")
     return partition_figures(done)
 
