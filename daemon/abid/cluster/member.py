@@ -199,7 +199,11 @@ class Member:
         if number == self.number:
             return self.node
         member = self.consensus.facts.members.get(number)
-        return self._known.get(number) or self._nodes.get(number) if member is None else member.node
+        return self._nodes.get(number) if member is None else member.node
+
+    def known_as(self, number: int) -> str | None:
+        """The node also of one that is no member any more, while Raft counts it."""
+        return self.node_of(number) or self._known.get(number)
 
     def is_alive(self, number: int) -> bool:
         return self.health.is_alive(number)
@@ -210,7 +214,7 @@ class Member:
         if not self.consensus.facts.is_revoked(node):
             return False
         configuration = self.consensus.configuration
-        others = {number for number in configuration.all_voters if self.node_of(number) != node}
+        others = {number for number in configuration.all_voters if self.known_as(number) != node}
         if others == configuration.all_voters:
             return True
         return are_majority(configuration, [number for number in others if self.is_alive(number)])
@@ -301,9 +305,11 @@ class Member:
         self._vetting.forget(peer)
         if self.discoverer is not None:
             self.discoverer.on_closed(bytes.fromhex(peer.node))
+        # A leader that left is no member any more, and is the leader still until another is elected.
+        for number in [number for number, node in {**self._nodes, **self._known}.items() if node == peer.node]:
+            self.consensus.connection_lost(number)
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
-            self.consensus.connection_lost(member.number)
             self.health.on_closed(member.number, peer, orderly)
         if peer.why is not None:
             self._on_refused(peer.node, peer.why)
@@ -365,7 +371,7 @@ class Member:
         """Also forget those that are not known any more, whatever was kept of them."""
         facts, before = self.consensus.facts, self._known
         numbers = facts.members.keys() | self.consensus.configuration.members
-        self._known = {number: node for number in numbers if (node := self.node_of(number)) is not None}
+        self._known = {number: node for number in numbers if (node := self.known_as(number)) is not None}
         for number in before.keys() - self._known.keys():
             self.consensus.raft.recollection.forget(number)
         for node in set(before.values()).difference(self._known.values(), [self.node]):

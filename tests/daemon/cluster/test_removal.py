@@ -112,7 +112,7 @@ def test_a_voter_is_heard_for_as_long_as_the_others_need_it(
     configuration = Configuration(frozenset(voters), frozenset(outgoing))
     member = SimpleNamespace(
         consensus=SimpleNamespace(facts=Facts(revoked={"node3": 1}), configuration=configuration),
-        node_of=lambda number: f"node{number}",
+        known_as=lambda number: f"node{number}",
         is_alive=lambda number: number not in dead,
     )
     assert Member.is_revoked(cast("Member", member), "node3") is is_refused
