@@ -116,12 +116,15 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def worst(failures: dict[str, AbiError]) -> AbiError:
-    """One error for a dial that failed everywhere: a host that refuses says more than one that is not there."""
+    """One error for a dial that failed everywhere: a host that refuses says more than one that is not there, unless it
+    is another one than was meant: a port changes hands."""
     told = "; ".join(f"{address}: {error.message}" for address, error in failures.items()) or "there is no address"
     refusals = [error for error in failures.values() if isinstance(error, PeerRefused)]
-    refusals.sort(key=lambda error: error.code in (Code.ITSELF, Code.OTHER_NODE))
-    if refusals:
-        return PeerRefused(told, code=refusals[0].code, hint=refusals[0].hint)
+    by_somebody_else = [error for error in refusals if error.code in (Code.ITSELF, Code.OTHER_NODE)]
+    by_them = [error for error in refusals if error not in by_somebody_else]
+    if by_them or len(by_somebody_else) == len(failures) > 0:
+        first = (by_them or by_somebody_else)[0]
+        return PeerRefused(told, code=first.code, hint=first.hint)
     return NodeUnreachable(f"no member answers ({told})", hint="is abid running there, and is its port open?")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from abi.errors import NodeUnreachable
 from abi.wire.frames import HEADER, MSGPACK
 from abi.wire.peers import PEER_PROTOCOL, STRANGER_BYTES_MAX, Greeting, Join, PeerKind, Renew, decode, encode
 from abid.cluster import strangers, tls
@@ -410,6 +411,20 @@ def test_the_host_itself_is_no_peer(tmp_path: Path) -> None:
         async with hosts(ca.member(A)) as (a,):
             assert (await refused(a, a.address)).code == Code.ITSELF
             assert a.told == []
+
+    run(story())
+
+
+def test_where_one_address_leads_nowhere_and_one_back_nobody_answers(tmp_path: Path) -> None:
+    """Ports change hands, and members are asked again."""
+
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A)) as (a,):
+            with socket.create_server((LOCALHOST, 0)) as gone:
+                nowhere = f"{LOCALHOST}:{gone.getsockname()[1]}"
+            with pytest.raises(NodeUnreachable, match="back to the host itself"):
+                await a.peers.dial([nowhere, a.address], WAIT_S, B)
 
     run(story())
 
