@@ -52,10 +52,14 @@ class Leading:
             self._not_before.clear()
             return
         # The timer first: what is proposed may change something at once, and that is looked at from in here.
-        self._timer = self._loop.call_later(LOOK_S, self.look)
-        if self._take_step() and self._timer is not None:
+        self._look_again_in(LOOK_S)
+        if self._take_step():
+            self._look_again_in(SETTLED_LOOK_S)
+
+    def _look_again_in(self, seconds: float) -> None:
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = self._loop.call_later(SETTLED_LOOK_S, self.look)
+        self._timer = self._loop.call_later(seconds, self.look)
 
     def _take_step(self) -> bool:
         """The next one towards the right voters. True: there is none, and nobody is waited for."""

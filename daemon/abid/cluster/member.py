@@ -214,7 +214,7 @@ class Member:
         if not self.consensus.facts.is_revoked(node):
             return False
         configuration = self.consensus.configuration
-        others = {number for number in configuration.all_voters if self.known_as(number) != node}
+        others = frozenset(number for number in configuration.all_voters if self.known_as(number) != node)
         if others == configuration.all_voters:
             return True
         return are_majority(configuration, [number for number in others if self.is_alive(number)])
