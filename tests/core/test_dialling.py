@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from abid.core import dialling as rules
 from abid.core.dialling import CANDIDATES_MAX, DIALS_PER_ORIGIN_MAX, Address, Dialling, Origin
 
 SECOND = 1_000_000_000
@@ -111,14 +112,16 @@ def test_the_table_is_bounded_and_better_ones_find_room() -> None:
     assert address(5001) in dialling.candidates
 
 
-def test_making_room_forgets_no_dial_of_this_second() -> None:
+def test_making_room_forgets_no_dial_of_this_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever fills the table could have one address dialled as often as it likes."""
-    dialling = table(*((n, Origin.HEARD) for n in range(CANDIDATES_MAX)))
+    monkeypatch.setattr(rules, "CANDIDATES_MAX", 200)
+    dialling = table(*((n, Origin.HEARD) for n in range(200)))
     just_dialled = started(dialling, START)
     for one in just_dialled:
         dialling.on_dialled(one, None, START, NEVER)
-    for n in range(5000, 5000 + CANDIDATES_MAX):
+    for n in range(5000, 5400):
         dialling.propose(address(n), Origin.CONFIGURED, START, START)
+    assert len(dialling.candidates) == 200
     assert set(just_dialled) <= set(dialling.candidates)
 
 

@@ -14,7 +14,7 @@ from abi.wire.frames import FrameReader, pack
 from tests.fuzz.run import GROWTH_MAX_BYTES, UNPICKLED, run
 from tests.system.harness import Daemon, Program
 
-INPUTS = 20_000
+INPUTS = 12_000
 # The same inputs each time, so that what fails fails for everybody; or others, and the failure says which.
 SEED = int(os.environ.get("ABI_TEST_SEED", "1"))
 

@@ -181,17 +181,17 @@ def test_many_words_lost_slow_judgement_and_do_not_spoil_it() -> None:
     assert world.tally.false_deaths == []
 
 
-@pytest.mark.parametrize("block", range(6))
+@pytest.mark.parametrize("block", range(4))
 def test_after_any_weather_all_who_are_well_are_seen_to_be(block: int) -> None:
     """Kills, power cuts, stops, sleeps, partitions, one-way loss, leavings; nobody who was well died of them."""
     deaths = 0
-    for seed in range(block * 10, block * 10 + 10):
+    for seed in range(block * 8, block * 8 + 8):
         try:
             deaths += len(storm(seed).tally.deaths)
         except Exception as error:
             error.add_note(f"seed {seed}")
             raise
-    assert deaths > 10
+    assert deaths > 8
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
