@@ -58,6 +58,8 @@ def made() -> Iterator[list[Member]]:
 def pair(made: list[Member]) -> list[Member]:
     for one in made:
         one.up()
+    for one in made:
+        one.until(lambda told: all(node["state"] == "alive" for node in told["nodes"]), "both are alive")
     return made
 
 

@@ -42,7 +42,7 @@ def test_every_one_has_json(pair: list[Member], making: Making) -> None:
     assert [node["id"] for node in one.json("abi", "network", "list")["nodes"]] == [one.node, two.node, three.node]
     assert one.json("abi", "network", "status")["joined"] is True
     place = two.sees(two)["address"]
-    assert one.json("abi", "network", "register", "--host", place) == {"registered": [place], "joined": True}
+    assert one.json("abi", "network", "register", "--host", place)["registered"] == [place]
     assert one.json("abi", "network", "remove", three.node) == {"removed": three.node}
     assert three.json("abi", "cluster", "leave", "--force") == {"left": True}
     assert three.json("abi", "cluster", "init")["role"] == "leader"

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,7 +19,7 @@ from abi.control import Object
 from abi.network import NodeRegistry
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
-from tests.hosts.hosts import Host, Hosts
+from tests.hosts.hosts import Hosts
 from tests.system.harness import eventually
 
 INTERVAL_MS = 1000
@@ -39,7 +40,6 @@ class Lan:
             self.daemons = list(pool.map(lambda host: HostDaemon(host, cpus=1, config=OPTIONS), hosts))
         self.addresses = [host.address for host in hosts]
         self._octet = FIRST_FREE
-        self._has_firewall: set[str] = set()
         first, second = self.daemons
         self.ask(first, "cluster-init")
         self.ask(second, "cluster-join", token=self.ask(first, "cluster-token")["token"])
@@ -87,21 +87,20 @@ class Lan:
         nodes = self.status(daemon)["nodes"]
         return len(nodes) == 2 and all(node["connected"] for node in nodes)
 
-    def silence_broadcasts(self) -> None:
-        """What is sent to everybody arrives nowhere from now on, as in most clouds."""
-        for host in self.hosts:
-            if host.namespace not in self._has_firewall:
-                self._has_firewall.add(host.namespace)
-                _silence(host)
 
-
-def _silence(host: Host) -> None:
+@contextmanager
+def no_broadcasts(hosts: Hosts) -> Iterator[None]:
+    """What is sent to everybody arrives nowhere, as in most clouds."""
     lines = [
         "add table inet cloud",
         "add chain inet cloud arrives { type filter hook input priority 0; policy accept; }",
         "add rule inet cloud arrives pkttype { broadcast, multicast } meta l4proto udp drop",
     ]
-    kernel.tell("ip", "netns", "exec", host.namespace, "nft", "-f", "-", lines=lines)
+    for host in hosts:
+        kernel.tell("ip", "netns", "exec", host.namespace, "nft", "-f", "-", lines=lines)
+    yield
+    for host in hosts:
+        kernel.tell("ip", "netns", "exec", host.namespace, "nft", "delete", "table", "inet", "cloud")
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +151,9 @@ needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="nft (nftables) i
 @needs_nft
 @pytest.mark.parametrize("way", ["seeds", "subnets"])
 def test_where_broadcast_is_blocked_seeds_and_subnets_do(lan: Lan, way: str) -> None:
-    lan.silence_broadcasts()
     addresses = lan.move()
-    lan.start(0)
     options = {"seeds": f'seeds = ["{addresses[0]}"]\n', "subnets": f'subnets = ["{SUBNET}"]\n'}
-    lan.start(1, options[way])
-    lan.await_connected()
+    with no_broadcasts(lan.hosts):
+        lan.start(0)
+        lan.start(1, options[way])
+        lan.await_connected()
