@@ -90,6 +90,7 @@ class Discoverer:
         self._seals = Seals(keys) if options.enabled else None
         self._port = options.port or DEFAULT_PORT
         self._lan = Lan(loop, self._port, self._on_packet)
+        self._is_resolving = False
         self._interfaces: list[Interface] = []
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -283,12 +284,20 @@ class Discoverer:
             self._perform(self.rules.on_dialled(effect.address, node, self._now()))
 
     async def _resolve(self) -> None:
-        if self._told is not None:
-            # Until the name is known, and while it is not, a beacon says of us only that we live.
-            self._told_addresses = await lookup.resolved([self._told]) or self._told_addresses
-        found = await lookup.resolved(self._names)
-        self.rules.propose(found, Origin.CONFIGURED, self._now())
-        self._schedule()
+        """One at a time: names whose server is dead take longer than it is until they are asked for again."""
+        if self._is_resolving:
+            return
+        self._is_resolving = True
+        try:
+            told = [] if self._told is None else [self._told]
+            async for place, found in lookup.each_resolved([*told, *self._names]):
+                if place == self._told:
+                    # Until the name is known, and while it is not, a beacon says of us only that we live.
+                    self._told_addresses = found or self._told_addresses
+                if place in self._names:
+                    self._propose(found, Origin.CONFIGURED)
+        finally:
+            self._is_resolving = False
 
     async def _ask_hook(self) -> None:
         try:
@@ -296,7 +305,11 @@ class Discoverer:
         except lookup.HookFailed as error:
             log.warning("%s", error)
             return
-        self.rules.propose(await lookup.resolved(places), Origin.LISTED, self._now())
+        async for _, found in lookup.each_resolved(places):
+            self._propose(found, Origin.LISTED)
+
+    def _propose(self, found: Iterable[Address], origin: Origin) -> None:
+        self.rules.propose(found, origin, self._now())
         self._schedule()
 
     def _save(self) -> None:

@@ -10,7 +10,7 @@ import shlex
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from abi import addresses
@@ -19,13 +19,21 @@ from abid.core.dialling import Address
 
 ADDRESSES_PER_NAME_MAX: Final = 64
 """A name may stand for many hosts (a headless service); these are enough to meet one."""
-NAMES_S: Final = 10
-"""For all names together. The system's resolver gives up on a dead server after some five seconds, and tries others."""
+NAME_S: Final = 10
+"""For one name. The system's resolver gives up on a dead server after some five seconds, and tries others."""
+NAMES_AT_ONCE_MAX: Final = 8
+"""Names are few; of those whose servers are dead, as many keep others waiting for as long as one may take."""
+THREADS_MAX: Final = 64
+"""In all. A resolver that never returns keeps its thread; beyond that many the host cannot look up names."""
 HOOK_S: Final = 10
 """An inventory that takes longer is asked again later."""
 HOOK_BYTES_MAX: Final = 1 << 16
 HOOK_ADDRESSES_MAX: Final = 256
 """One that answers is enough."""
+
+
+_threads: Final[set[threading.Thread]] = set()
+"""That are asking the resolver."""
 
 
 class HookFailed(AbiError):
@@ -71,35 +79,69 @@ def address_of(place: Place) -> Address:
     return Address(str(ipaddress.ip_address(place.host)), place.port)
 
 
-async def resolved(places: Iterable[Place], within_s: float = NAMES_S) -> list[Address]:
-    """What these stand for. A name that is not found in time is left out.
+async def resolved(places: Iterable[Place], within_s: float = NAME_S) -> list[Address]:
+    """What these stand for, in their order. A name that is not found in time is left out; ``within_s`` is for each."""
+    places = list(places)
+    found = {place: answer async for place, answer in each_resolved(places, within_s)}
+    return list(dict.fromkeys(address for place in places for address in found[place]))
 
-    The resolver blocks for as long as it likes, so it does in a thread that nobody waits for at the end of the process.
-    """
+
+async def each_resolved(
+    places: Iterable[Place], within_s: float = NAME_S
+) -> AsyncIterator[tuple[Place, list[Address]]]:
+    """What each stands for, as soon as it is known: a name whose server is dead holds up nobody else's."""
+    gate = asyncio.Semaphore(NAMES_AT_ONCE_MAX)
+
+    async def one(place: Place) -> tuple[Place, list[Address]]:
+        if is_address(place.host):
+            return place, [address_of(place)]
+        async with gate:
+            return place, await _resolved(place, within_s)
+
+    answers = [asyncio.ensure_future(one(place)) for place in dict.fromkeys(places)]
+    try:
+        for answer in asyncio.as_completed(answers):
+            yield await answer
+    finally:
+        for one_of_them in answers:
+            one_of_them.cancel()
+
+
+async def _resolved(place: Place, within_s: float) -> list[Address]:
+    """The resolver blocks for as long as it likes, so it does in a thread that nobody waits for at the end of the
+    process. Where too many threads wait for it already, nothing is asked."""
+    if len(_threads) >= THREADS_MAX:
+        return []
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    found: dict[Address, None] = {}
+    done: asyncio.Future[list[Address]] = loop.create_future()
 
-    def tell() -> None:
+    def tell(found: list[Address]) -> None:
         if not done.done():
-            done.set_result(None)
+            done.set_result(found)
 
     def look_up() -> None:
-        for place in places:
-            for address in _look_up(place):
-                found[address] = None
+        try:
+            found = _look_up(place)
+        finally:
+            _threads.discard(thread)
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(tell, found)
 
-    threading.Thread(target=look_up, name="abid names", daemon=True).start()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(done, within_s)
-    return list(found)
+    thread = threading.Thread(target=look_up, name="abid names", daemon=True)
+    _threads.add(thread)
+    try:
+        thread.start()
+    except RuntimeError:  # the system has none left
+        _threads.discard(thread)
+        return []
+    try:
+        return await asyncio.wait_for(done, within_s)
+    except TimeoutError:
+        return []
 
 
 def _look_up(place: Place) -> list[Address]:
-    if is_address(place.host):
-        return [address_of(place)]
+    """Of a name."""
     try:
         answers = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,56 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
         answer.set()
     assert found == [Address("10.0.0.2", 1)]
     assert time.monotonic() - start < 5
+
+
+class Resolver:
+    """Names that begin with "dead" hang until ``answer`` is set; the others are there at once."""
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        self.asked.append(host)
+        if host.startswith("dead"):
+            assert self.answer.wait(30)
+            return []
+        return [(0, 0, 0, "", ("10.0.0.2", port))]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    made = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", made)
+    yield made
+    made.answer.set()
+    while threads := [one for one in threading.enumerate() if one.name == "abid names"]:
+        threads[0].join(30)
+
+
+def test_dead_names_hold_up_nobody(resolver: Resolver) -> None:
+    places = [Place("dead1", 1), Place("dead2", 1), Place("good", 1)]
+
+    async def story() -> None:
+        answers = lookup.each_resolved(places)
+        assert await asyncio.wait_for(anext(answers), 30) == (Place("good", 1), [Address("10.0.0.2", 1)])
+        resolver.answer.set()
+        assert sorted([answer async for answer in answers]) == [(places[0], []), (places[1], [])]
+
+    asyncio.run(story())
+
+
+def test_each_name_has_a_time_of_its_own(resolver: Resolver) -> None:
+    """Those that are asked first are all dead; the next have their turn when the time of these is over."""
+    dead = [Place(f"dead{number}", 1) for number in range(lookup.NAMES_AT_ONCE_MAX)]
+    assert asyncio.run(lookup.resolved([*dead, Place("good", 1)], within_s=0.1)) == [Address("10.0.0.2", 1)]
+
+
+def test_threads_that_never_return_are_bounded(resolver: Resolver) -> None:
+    dead = [Place(f"dead{number}", 1) for number in range(lookup.THREADS_MAX + 8)]
+    assert asyncio.run(lookup.resolved(dead, within_s=0.01)) == []
+    assert len(resolver.asked) == lookup.THREADS_MAX
+    assert asyncio.run(lookup.resolved([Place("good", 1)])) == []
 
 
 def script(folder: Path, *lines: str) -> str:
