@@ -160,8 +160,53 @@ def test_numbers_go_on_rising_when_a_host_starts_again() -> None:
 
 def test_who_only_claims_a_number_has_nobody_ignored() -> None:
     rules = discovery()
-    assert rules.is_worth_opening(OTHER, (1 << 64) - 1, "10.6.6.6", START)  # it does not open: on_beacon is not told
+    assert rules.is_worth_opening(OTHER, (1 << 63) - 1, "10.6.6.6", START)  # it does not open: on_beacon is not told
     assert rules.is_worth_opening(OTHER, 1, "10.0.0.2", START)
+
+
+def test_who_has_the_key_cannot_silence_anybody_by_a_number_that_is_nobody_s() -> None:
+    """A host that was removed has the key still, until it is another."""
+    rules = discovery()
+    rules.on_beacon(OTHER, 7 << 32, beacon(), SOURCE, START)
+    for number in ((1 << 64) - 1, 1 << 63, 7 + 1025 << 32):
+        assert not rules.is_worth_opening(OTHER, number, "10.6.6.6", START)
+        assert rules.on_beacon(OTHER, number, beacon("10.6.6.6"), SOURCE, START) == []
+    assert rules.is_worth_opening(OTHER, 7 + 1000 << 32, "10.0.0.2", START), "it may have started so often meanwhile"
+    assert rules.is_worth_opening(OTHER, (7 << 32) + 1, "10.0.0.2", START)
+    assert not rules.is_worth_opening(b"\0\0\0\7", (1 << 64) - 1, "10.6.6.6", START), "nor who is not known yet"
+
+
+@pytest.mark.parametrize(("interval", "forgotten"), [(INTERVAL, 60 * SECOND), (60 * SECOND, 720 * SECOND)])
+def test_a_sender_whose_number_was_driven_up_is_heard_again(interval: int, forgotten: int) -> None:
+    rules = discovery(interval_ns=interval)
+    rules.on_beacon(OTHER, 7 + 1000 << 32, beacon("10.6.6.6"), SOURCE, START)
+    real = 7 << 32
+    assert not rules.is_worth_opening(OTHER, real, "10.0.0.2", START + forgotten - 1)
+    assert rules.is_worth_opening(OTHER, real, "10.0.0.2", START + forgotten)
+    rules.on_beacon(OTHER, real, beacon("10.0.0.2"), SOURCE, START + forgotten)
+    assert dialled(rules.tick(START + forgotten)) == ["10.0.0.2"]
+    assert not rules.is_worth_opening(OTHER, real, "10.0.0.2", START + forgotten), "copies are told again"
+
+
+@pytest.mark.parametrize("number", [(1 << 64) - 1, (1 << 63) - 1, 1 << 60])
+def test_a_number_that_is_nobody_s_under_our_name_changes_none_of_ours(number: int) -> None:
+    rules = discovery()
+    [before] = [e.number for e in rules.on_change(START) if isinstance(e, Announce)]
+    told = rules.on_beacon(OWN, number, beacon(), Address("10.0.0.9", 1), START)
+    assert told == ([CopySeen("10.0.0.9")] if number < 1 << 63 else [])
+    assert rules.on_beacon(OWN, number, beacon(), Address("10.0.0.9", 1), START) == [], "once"
+    [after] = [e.number for e in rules.on_change(START) if isinstance(e, Announce)]
+    assert after == before + 1
+
+
+def test_our_numbers_are_not_driven_up_without_end() -> None:
+    """However often somebody counts on in our name, others believe what we say."""
+    rules, other = discovery(), discovery(OTHER)
+    for step in range(1, 5_000):
+        rules.on_beacon(OWN, step * 1000 << 32, beacon(), Address("10.0.0.9", 1), START)
+    [number] = [e.number for e in rules.on_change(START) if isinstance(e, Announce)]
+    assert number >> 32 == 1000
+    assert other.is_worth_opening(OWN, number, "10.0.0.1", START)
 
 
 def test_openings_are_rationed_by_the_second_in_all_and_by_source() -> None:

@@ -21,7 +21,8 @@ from abid.cluster import credentials
 from abid.cluster.beacon import Claim, Seals
 from abid.cluster.discovery import DEFAULT_PORT
 from abid.cluster.secret import beacon_key
-from abid.core.discovery import COUNT_BITS, Beacon
+from abid.core.discovery import Beacon
+from abid.core.hearing import COUNT_BITS
 from tests.hosts.hosts import Host
 from tests.torture.figures import Figure, seen
 from tests.torture.fleet import Fleet

@@ -200,7 +200,10 @@ class Discoverer:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._perform(self.rules.tick(self._now()))
+        try:
+            self._perform(self.rules.tick(self._now()))
+        finally:
+            self._schedule()  # also after a failure: the next tick comes whatever this one met
 
     def _schedule(self) -> None:
         """Wake when the rules have something next. Never later than that, and not too often."""

@@ -25,7 +25,7 @@ from typing import Annotated, Final
 import msgspec
 
 from abid.core.dialling import STAGGER_NS, Address, Dialling, Origin
-from abid.core.hearing import Hearing
+from abid.core.hearing import BOOTS_AHEAD_MAX, COUNT_BITS, FORGOTTEN_NS, NUMBER_MAX, Hearing
 from abid.core.searching import Search, Subnet
 
 SECOND_NS: Final = 1_000_000_000
@@ -37,8 +37,8 @@ REMEMBERED_MAX: Final = 1_024
 """Addresses on disk, those met longest ago forgotten first. One that answers is enough to find all others."""
 ANSWERS_PER_SECOND_MAX: Final = 32
 """Questions answered. Each costs a packet; more are asked only by somebody who scans for no good."""
-COUNT_BITS: Final = 32
-"""Of a number, for the packets of one boot. At ten a second they last 13 years."""
+INTERVALS_TO_FORGET: Final = 12
+"""A sender of whom nothing new was heard for so long begins anew; see ``hearing``."""
 
 
 class Beacon(msgspec.Struct, frozen=True, array_like=True):
@@ -131,10 +131,13 @@ class Discovery:
         """What is on disk, whoever was met last at the end."""
         self._announced: dict[bytes, tuple[Address, ...]] = {}
         """By beacon, of those that are heard."""
-        self._hearing = Hearing()
+        self._hearing = Hearing(max(FORGOTTEN_NS, INTERVALS_TO_FORGET * settings.interval_ns))
         self._lots = lots
         self._number = boot << COUNT_BITS
-        self._hearing.note(own, self._number)
+        self._number_max = min(NUMBER_MAX, boot + BOOTS_AHEAD_MAX << COUNT_BITS)
+        """Of a copy of this host, above whose numbers we count on."""
+        self._copy = 0
+        """The highest number that came under our name and was not ours."""
         self._announce_at = 0
         self._answers = (-1, 0)
         """A second, and how many questions were answered in it."""
@@ -199,15 +202,15 @@ class Discovery:
 
     def is_worth_opening(self, sender: bytes, number: int, source: str, now: int) -> bool:
         """What to ask of a packet before it is opened; it takes one opening from the ration."""
-        return self._hearing.is_news(sender, number) and self._hearing.may_open(source, now)
+        return self._is_news(sender, number, now) and self._hearing.may_open(source, now)
 
     def on_beacon(self, sender: bytes, number: int, beacon: Beacon, source: Address, now: int) -> list[Effect]:
         """It was opened, so a member sealed it, once. ``source`` is only where the network says that it came from."""
-        if not self._hearing.is_news(sender, number):
+        if not self._is_news(sender, number, now):
             return []
         if sender == self.own:
             return self._on_own_name(number, source)
-        self._hearing.note(sender, number)
+        self._hearing.note(sender, number, now)
         addresses = usable(beacon, source)
         self._heard(sender, addresses, now)
         effects: list[Effect] = []
@@ -273,7 +276,6 @@ class Discovery:
 
     def _next_number(self) -> int:
         self._number += 1
-        self._hearing.note(self.own, self._number)
         return self._number
 
     def _announce(self, now: int) -> Effect:
@@ -301,10 +303,17 @@ class Discovery:
                 dialled_at = self.dialling.candidates[address].dialled_at
                 self.dialling.hasten(address, max(due, dialled_at + interval))
 
+    def _is_news(self, sender: bytes, number: int, now: int) -> bool:
+        if sender != self.own:
+            return self._hearing.is_news(sender, number, now)
+        return max(self._number, self._copy) < number <= NUMBER_MAX
+
     def _on_own_name(self, number: int, source: Address) -> list[Effect]:
-        self._hearing.note(self.own, number)
-        # Above all of the copy's, or those who heard it would not hear us.
-        self._number = max(self._number, number)
+        """Those who heard it do not hear us below its number, so we count on from there. What is too high for a copy is
+        not believed by those who know us, and by the others not for long."""
+        self._copy = number
+        if number <= self._number_max:
+            self._number = number
         return [CopySeen(source.host)]
 
     def _may_answer(self, now: int) -> bool:
