@@ -29,7 +29,7 @@ class Member:
     """The leader of three that vote and one that learns; all are alive and have all that is committed."""
 
     def __init__(self) -> None:
-        self.dead, self.behind, self.proposed = set[int](), set[int](), list[bytes]()
+        self.dead, self.behind, self.proposed, self.asked = set[int](), set[int](), list[bytes](), list[int]()
         self.consensus = SimpleNamespace(
             is_leader=True, may_change=True, raft=SimpleNamespace(number=1, term=1),
             facts=SimpleNamespace(members=dict.fromkeys(range(1, 5))),
@@ -39,6 +39,7 @@ class Member:
         )  # fmt: skip
 
     def is_alive(self, number: int) -> bool:
+        self.asked.append(number)
         return number not in self.dead
 
 
@@ -62,3 +63,15 @@ def test_it_looks_again_soon_while_somebody_is_waited_for(
     leading.look()
     assert loop.delays[-1] == waits_s
     assert bool(member.proposed) == (3 in dead), "a dead voter is replaced"
+
+
+def test_a_look_at_a_thousand_members_asks_once_about_each() -> None:
+    """It is taken after each fact that is agreed on; asked about each for each, it took a second."""
+    loop, member = Loop(), Member()
+    member.consensus.facts.members = dict.fromkeys(range(1, 1001))
+    member.consensus.configuration = Configuration(voters=frozenset(range(1, 6)), learners=frozenset(range(6, 1001)))
+    leading = Leading(cast(Any, member), cast(Any, loop))
+    leading._holders.update(range(2, 7))
+    leading.look()
+    assert sorted(member.asked) == list(range(2, 1001))
+    assert loop.delays[-1] == SETTLED_LOOK_S

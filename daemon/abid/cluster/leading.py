@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from abi.errors import AbiError
@@ -15,6 +16,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.requests import Body
 from abid.core.cluster.voters import Standing, next_change
 from abid.core.raft.change import encoded
+from abid.core.raft.configuration import Configuration
 
 if TYPE_CHECKING:
     from abid.cluster.member import Member
@@ -70,19 +72,19 @@ class Leading:
         standings = {
             other: Standing(
                 alive=other == number or self._member.is_alive(other),
-                caught_up=other == number or (consensus.caught_up(other) and other in self._holders),
+                caught_up=other == number or (other in self._holders and consensus.caught_up(other)),
             )
             for other in consensus.facts.members
         }
-        for other, standing in standings.items():
-            if other != number and other not in self._holders and standing.alive:
+        candidates = _candidates(consensus.configuration, standings)
+        for other in sorted(candidates - self._holders - {number}):
+            if other in standings and standings[other].alive:
                 self._hand_key_to(other)
         proposal = next_change(consensus.configuration, standings, number)
         if proposal is not None:
             log.info("the voters change: %s", ", ".join(f"{c.kind.name.lower()} {c.node}" for c in proposal.changes))
             consensus.propose_change(encoded(proposal))
             return False
-        candidates = self._candidates()
         return all(one.alive and (one.caught_up or other not in candidates) for other, one in standings.items())
 
     def close(self) -> None:
@@ -93,19 +95,11 @@ class Leading:
 
     def _hand_key_to(self, number: int) -> None:
         consensus = self._member.consensus
-        if number in self._handing or number not in self._candidates():
-            return
-        if self._loop.time() < self._not_before.get(number, 0.0):
+        if number in self._handing or self._loop.time() < self._not_before.get(number, 0.0):
             return
         task = self._loop.create_task(self._hand_key(number, consensus.raft.term))
         self._handing[number] = task
         task.add_done_callback(lambda _: self._handing.pop(number, None))
-
-    def _candidates(self) -> set[int]:
-        """Voters, and as many learners as might have to take a voter's place: not everybody needs the key."""
-        configuration = self._member.consensus.configuration
-        learners = [number for number in sorted(configuration.learners) if self._member.is_alive(number)]
-        return set(configuration.all_voters) | set(learners[: 5 + 1 - len(configuration.voters)])
 
     async def _hand_key(self, number: int, term: int) -> None:
         member = self._member
@@ -139,3 +133,9 @@ class Leading:
         credentials.store_authority_key(member.folder, authority.key_pem())
         member.authority = authority
         return {}
+
+
+def _candidates(configuration: Configuration, standings: Mapping[int, Standing]) -> set[int]:
+    """Voters, and as many learners as might have to take a voter's place: not everybody needs the key."""
+    learners = sorted(other for other in configuration.learners if other in standings and standings[other].alive)
+    return set(configuration.all_voters) | set(learners[: 5 + 1 - len(configuration.voters)])
