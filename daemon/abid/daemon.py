@@ -56,6 +56,7 @@ class Daemon:
         self.loop = uvloop.new_event_loop()
         self.exit_code = 0
         self._stopping: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._woken = asyncio.Event()
         self._owner_fd = -1
@@ -97,19 +98,23 @@ class Daemon:
         """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
         self._watch_signals()
         if self._stopping is None:  # whom it belongs to may be gone already
-            await self._open_network()
-            await self.web.open(self.runtime_dir, self.config)
-        log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
-        notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
-        tell_ready()
+            self._opening = self.loop.create_task(self._open())
+            await asyncio.wait([self._opening])  # it may take long, and the end may come meanwhile
+            if not self._opening.cancelled():
+                self._opening.result()
+        if self._stopping is None:
+            log.info("ready: pid %d, node %s, %s", os.getpid(), self.node.identity.hex(), self.node.socket_path)
+            notify("READY=1", f"STATUS=serving {self.node.socket_path}", f"MAINPID={os.getpid()}")
+            tell_ready()
         await self._ended.wait()
 
-    async def _open_network(self) -> None:
+    async def _open(self) -> None:
         """A host that cannot take part in its cluster still runs tasks: it says why, and goes on alone."""
         try:
             await self.node.network.open()
         except (AbiError, OSError) as error:
             log.error("this host cannot take part in its cluster: %s", error)
+        await self.web.open(self.runtime_dir, self.config)
 
     def _on_disk_failure(self, error: Exception) -> None:
         """What the cluster was promised may not be on the disk. Nothing more may be promised."""
@@ -209,6 +214,7 @@ class Daemon:
         if unfinished:
             log.info("%d unfinished tasks stay with their programs", unfinished)
         node.stopping = True
+        await self._give_up_opening()
         node.network.close()
         for session in list(node.sessions.values()):
             session.say_goodbye()
@@ -229,6 +235,12 @@ class Daemon:
             log.debug("the socket was removed by somebody else")
         log.info("stopped")
         self._ended.set()
+
+    async def _give_up_opening(self) -> None:
+        """What it opened after this would never be closed."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
 
     async def _sleep_until(self, deadline: float) -> None:
         """Until something happened, or ``deadline``."""

@@ -56,12 +56,15 @@ class Network:
         self._opened = asyncio.Event()
 
     async def open(self) -> None:
-        """Be a member again, if this host was one. Raises AbiError and OSError."""
+        """Be a member again, if this host was one. Raises AbiError and OSError. Cancelled, it is followed by ``close``,
+        which tells those who wait."""
         try:
             if (self._state_dir / CREDENTIALS).exists() and self._config().boolean("network.enabled"):
                 await self.cluster.open()
-        finally:
+        except Exception:
             self._opened.set()
+            raise
+        self._opened.set()
 
     def close(self) -> None:
         """The daemon is ending."""

@@ -121,6 +121,36 @@ def test_a_place_that_is_taken_by_something_else(place: Place) -> None:
     assert (place.runtime_dir / "abid.sock").read_text() == "mine"
 
 
+_NEVER_OPEN = """
+import asyncio, sys
+from abid.network import Network
+
+async def never(self):
+    await asyncio.Event().wait()
+
+Network.open = never
+from abid.main import main
+sys.exit(main())
+"""
+
+
+def test_a_stop_while_the_network_opens_is_the_end_and_nothing_is_said_to_be_ready(place: Place) -> None:
+    """A member whose certificate ran out asks for another before it takes part, for as long as that takes."""
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-c", _NEVER_OPEN, "start", "--ready-fd", str(write_fd)]
+    process = subprocess.Popen(command, env=place.environment, pass_fds=[write_fd], stderr=subprocess.PIPE)
+    os.close(write_fd)
+    eventually(lambda: place.run("abid", "status").returncode == 0, "it serves")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, said.decode()
+    with open(read_fd) as ready:
+        assert ready.read() == ""
+    assert b"ready: pid" not in said
+    assert b"stopped" in said
+    assert sorted(path.name for path in place.runtime_dir.glob("*.sock")) == []
+
+
 def test_a_second_start_says_who_runs_and_disturbs_nobody() -> None:
     with running() as daemon:
         program = daemon.open("abi", "submit", "--", "sh", "-c", "echo begun; read x < " + daemon.fifo("go"))

@@ -103,14 +103,20 @@ def test_a_member_does_not_say_that_it_is_none_while_it_becomes_one_again(
     run(scene())
 
 
-def test_what_waits_for_it_when_the_daemon_ends_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_closed_first", [True, False])
+def test_what_waits_for_it_when_the_daemon_ends_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_closed_first: bool
+) -> None:
     async def scene() -> None:
         network, cluster = network_of_a_member(tmp_path, monkeypatch)
         opening = asyncio.ensure_future(network.open())
         name, status = asked(network, cluster)
         await all_ran()
-        network.close()
+        if is_closed_first:
+            network.close()
         opening.cancel()
+        await all_ran()
+        network.close()
         await all_ran()
         assert (name, status) == (["unreachable"], ["unreachable"])
 
