@@ -72,8 +72,8 @@ class Credentials(NamedTuple):
         """DER. Raises OSError and CredentialsDamaged."""
         try:
             return ssl.PEM_cert_to_DER_cert(self.authority_path.read_text())
-        except ValueError as error:
-            raise _damaged(self.authority_path, error) from None
+        except (ValueError, FileNotFoundError) as error:
+            raise damaged(self.authority_path, error) from None
 
     @property
     def authority_fingerprint(self) -> bytes:
@@ -90,11 +90,14 @@ def load(folder: Path) -> Credentials | None:
         words = json.loads(text.partition("\n")[0])
         subject = Subject(str(words["node"]), str(words["cluster"]), int(words["incarnation"]))
         times = float(words["not_before"]), float(words["not_after"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(folder / MEMBER, error) from None
+    try:
         secret = (folder / SECRET).read_bytes()
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"the cluster's secret has {len(secret)} bytes, not {SECRET_BYTES}")
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise _damaged(folder, error) from None
+    except (ValueError, FileNotFoundError) as error:
+        raise damaged(folder / SECRET, error) from None
     return Credentials(folder, subject, *times, secret)
 
 
@@ -142,7 +145,7 @@ def member_key(folder: Path) -> bytes:
     """
     _, mark, rest = (folder / MEMBER).read_text().partition("-----BEGIN PRIVATE KEY-----")
     if not mark:
-        raise _damaged(folder / MEMBER, "it has no key")
+        raise damaged(folder / MEMBER, "it has no key")
     return (mark + rest).encode()
 
 
@@ -153,7 +156,7 @@ def member_certificate(folder: Path) -> bytes:
     try:
         return ssl.PEM_cert_to_DER_cert(text[max(start, 0) : end])
     except ValueError as error:
-        raise _damaged(folder / MEMBER, error) from None
+        raise damaged(folder / MEMBER, error) from None
 
 
 def store_authority_key(folder: Path, key_pem: bytes) -> None:
@@ -172,7 +175,7 @@ def load_authority(folder: Path) -> Authority | None:
     try:
         certificate = ssl.PEM_cert_to_DER_cert((folder / AUTHORITY).read_text())
     except ValueError as error:
-        raise _damaged(folder / AUTHORITY, error) from None
+        raise damaged(folder / AUTHORITY, error) from None
     return Authority.load(certificate, key)
 
 
@@ -199,8 +202,9 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def _damaged(path: Path, error: object) -> CredentialsDamaged:
+def damaged(path: Path, error: object) -> CredentialsDamaged:
+    """A file of this host's membership is not what it should be, or missing."""
     return CredentialsDamaged(
-        f"{path} is damaged ({error})",
-        hint="restore it from a backup; or remove it, and join the cluster again with a token",
+        f"{path} is damaged or missing ({error})",
+        hint="restore it from a backup; or `abi cluster leave --force`, and join again with a token",
     )

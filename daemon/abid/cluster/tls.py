@@ -18,7 +18,7 @@ import ssl
 from typing import Any, NamedTuple
 
 from abid.cluster.certificates import CertificateError, Subject, subject_of, to_pem
-from abid.cluster.credentials import Credentials
+from abid.cluster.credentials import Credentials, damaged
 from abid.cluster.refusal import Code, refused
 
 
@@ -98,6 +98,13 @@ def _context(protocol: int) -> ssl.SSLContext:
 
 
 def _with_certificate(context: ssl.SSLContext, credentials: Credentials) -> ssl.SSLContext:
-    context.load_cert_chain(credentials.member_path)
-    context.load_verify_locations(credentials.authority_path)
+    """Raises CredentialsDamaged and OSError."""
+    try:
+        context.load_cert_chain(credentials.member_path)
+    except (ssl.SSLError, FileNotFoundError) as error:
+        raise damaged(credentials.member_path, error) from None
+    try:
+        context.load_verify_locations(credentials.authority_path)
+    except (ssl.SSLError, FileNotFoundError) as error:
+        raise damaged(credentials.authority_path, error) from None
     return context

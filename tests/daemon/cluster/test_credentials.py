@@ -95,7 +95,7 @@ def test_a_damaged_file_is_named_and_kept(tmp_path: Path, name: str, damage: byt
     before = contents(folder)
     with pytest.raises(CredentialsDamaged, match=str(folder)) as caught:
         stored.load(folder)
-    assert "join the cluster again" in caught.value.hint
+    assert "join again" in caught.value.hint
     assert contents(folder) == before
 
 
