@@ -60,7 +60,7 @@ class Door(Owner):
     """The owner of accepted links until they are members'. ``refusals`` counts by code whom we sent away."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peers: Peers) -> None:
-        self.strangers = Strangers(loop)
+        self.strangers = Strangers(loop, lambda address: peers.is_expected(address))
         self.refusals: Counter[str] = Counter()
         self._loop = loop
         self._peers = peers

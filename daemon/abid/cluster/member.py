@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from abid.cluster.consensus import Consensus
 from abid.cluster.credentials import Credentials
 from abid.cluster.discovery import Discoverer
 from abid.cluster.door import Stranger
+from abid.cluster.expected import Expected, host_of
 from abid.cluster.health import Health
 from abid.cluster.leading import Leading
 from abid.cluster.peer import Peer
@@ -89,6 +90,7 @@ class Member:
         self._store = store
         lots = self._lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
+        self.peers.is_expected = Expected(self._member_hosts, loop.time)
         self.requests = Requests(loop)
         self.reach = Reach(
             loop, self.peers, self.requests, self._addresses_of, lots.uniform, self._connection_timeout_s,
@@ -222,6 +224,15 @@ class Member:
     def _addresses_of(self, node: str) -> Sequence[str]:
         member = self.consensus.facts.of_node(node)
         return member.addresses if member is not None else self.hints
+
+    def _member_hosts(self) -> Iterator[str]:
+        """The addresses from which members may come, as far as it is known."""
+        for member in self.consensus.facts.members.values():
+            yield from map(host_of, member.addresses)
+        yield from map(host_of, self.hints)
+        yield from (peer.address for peer in self.peers.connected.values())
+        if self.discoverer is not None:
+            yield from (place.address.host for place in self.discoverer.peers)
 
     def request_timeout_s(self) -> float:
         return self.config.integer("network.request_timeout_ms") / 1000

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from abi.errors import AbiError
@@ -65,6 +65,8 @@ class Peers:
         self.owner = owner
         self.connected: dict[str, Peer] = {}
         """By node."""
+        self.is_expected: Callable[[str], bool] = lambda _address: False
+        """Whether a member may come from this address; see ``strangers``."""
         self.addresses: tuple[str, ...] = ()
         self._loop = loop
         self._started = started

@@ -11,9 +11,19 @@ from typing import Any, cast
 import pytest
 
 from abi.errors import AbiError
+from abid.cluster.expected import KEPT_S, Expected, host_of
 from abid.cluster.link import Link, State
 from abid.cluster.refusal import Code
-from abid.cluster.strangers import GREETING_S, HANDSHAKES_AT_ONCE, HANDSHAKES_PER_S, STRANGERS_MAX, Bucket, Strangers
+from abid.cluster.strangers import (
+    GREETING_S,
+    HANDSHAKES_AT_ONCE,
+    HANDSHAKES_PER_S,
+    STRANGERS_MAX,
+    UNEXPECTED_MAX,
+    Bucket,
+    Strangers,
+    source_of,
+)  # fmt: skip
 
 
 def test_a_bucket_gives_so_many_at_once_and_so_many_a_second() -> None:
@@ -87,9 +97,9 @@ class Knock:
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, *expected: str) -> None:
         self.clock = Clock()
-        self.strangers = Strangers(cast("asyncio.AbstractEventLoop", self.clock))
+        self.strangers = Strangers(cast("asyncio.AbstractEventLoop", self.clock), lambda address: address in expected)
 
     def knock(self, address: str, *, speaks: bool = True) -> Knock:
         knock = Knock(self.clock, address)
@@ -124,7 +134,7 @@ def test_who_went_while_it_waited_takes_nobodys_turn() -> None:
 
 def test_the_oldest_of_the_busiest_address_makes_room() -> None:
     scene = Scene()
-    member = scene.knock("10.0.0.1", speaks=False)
+    member = scene.knock("10.0.1.1", speaks=False)
     flood = [scene.knock("10.0.0.2", speaks=False) for _ in range(1000)]
     assert len(scene.strangers) == STRANGERS_MAX
     assert member.ended is None
@@ -141,11 +151,90 @@ def test_a_member_is_heard_while_another_address_floods() -> None:
         scene.clock.go_to(number / 1000)
         scene.knock("10.0.0.2")
         if number % 1000 == 500:
-            members.append((scene.clock.now, scene.knock("10.0.0.1")))
+            members.append((scene.clock.now, scene.knock("10.0.1.1")))
     scene.clock.go_to(4.0)
     for came, knock in members:
         assert knock.began is not None
         assert knock.began - came <= 2 / HANDSHAKES_PER_S
+
+
+@pytest.mark.parametrize(
+    ("expected", "flood"),
+    [
+        ((), lambda number: f"fd00::{number:x}"),
+        ((), lambda number: f"10.0.0.{number % 256}"),
+        (("10.0.1.1",), lambda number: f"fd00:0:{number >> 16:x}:{number & 0xFFFF:x}::1"),
+    ],
+    ids=["one /64", "one /24", "as many networks"],
+)
+@pytest.mark.parametrize("per_s", [400, 5000])
+def test_a_member_is_heard_while_many_addresses_flood(
+    expected: tuple[str, ...], flood: Callable[[int], str], per_s: int
+) -> None:
+    """One network is held for one host, however many addresses it has; and against who has many networks a member's
+    address has places and turns of its own."""
+    scene = Scene(*expected)
+    members = []
+    for number in range(4 * per_s):
+        scene.clock.go_to(number / per_s)
+        scene.knock(flood(number))
+        if number % per_s == per_s // 2:
+            members.append((scene.clock.now, scene.knock("10.0.1.1")))
+    scene.clock.go_to(5.0)
+    for came, knock in members:
+        assert knock.began is not None
+        assert knock.began - came <= 2 / HANDSHAKES_PER_S
+
+
+def test_a_flood_from_where_members_are_expected_leaves_places_for_others() -> None:
+    """A member's host moved while a user of another member's host floods."""
+    scene = Scene("10.0.0.2")
+    for number in range(2000):
+        scene.clock.go_to(number / 1000)
+        scene.knock("10.0.0.2")
+        if number == 1000:
+            moved = scene.knock("10.0.1.1")
+    assert moved.began is not None
+    assert moved.began - 1.0 <= 2 / HANDSHAKES_PER_S
+
+
+def test_members_that_are_expected_push_out_nobody_but_who_has_more_than_half() -> None:
+    hosts = [f"10.0.0.{number}" for number in range(100)]
+    scene = Scene(*hosts)
+    others = [scene.knock("10.0.1.1", speaks=False) for _ in range(STRANGERS_MAX)]
+    members = [scene.knock(host, speaks=False) for host in hosts]
+    assert [knock.ended for knock in others[UNEXPECTED_MAX:]] == [None] * UNEXPECTED_MAX
+    assert [knock.ended for knock in members[-UNEXPECTED_MAX:]] == [None] * UNEXPECTED_MAX
+    assert len(scene.strangers) == STRANGERS_MAX
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("10.0.0.7", "10.0.0.0/24"),
+        ("fd00:1:2:3:4:5:6:7", "fd00:1:2:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:10.0.0.7", "10.0.0.0/24"),
+        ("", ""),
+    ],
+)
+def test_the_source_of_an_address(address: str, source: str) -> None:
+    assert source_of(address) == source
+
+
+def test_where_members_are_expected_is_looked_up_now_and_then() -> None:
+    now, hosts = 100.0, ["10.0.0.1"]
+    expected = Expected(lambda: hosts, lambda: now)
+    assert (expected("10.0.0.1"), expected("10.0.0.2")) == (True, False)
+    hosts.append("10.0.0.2")
+    assert not expected("10.0.0.2")
+    now += KEPT_S
+    assert expected("10.0.0.2")
+
+
+@pytest.mark.parametrize(("place", "host"), [("10.0.0.1:80", "10.0.0.1"), ("[fd00::7]:80", "fd00::7"), ("x", "")])
+def test_the_host_of_a_place(place: str, host: str) -> None:
+    assert host_of(place) == host
 
 
 def test_who_does_not_say_who_it_is_goes() -> None:
