@@ -5,16 +5,24 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from abi.errors import UsageError
+from abi.wire.frames import FRAME_BYTES_MAX
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
 from abid.core.cluster.facts import (
     ADDRESSES_MAX,
     GONE_MAX,
+    HELD_BYTES_MAX,
+    KEY_BYTES_MAX,
+    MEMBERS_MAX,
     NAME_CHARS_MAX,
+    PAST_MAX,
     RENEWALS_MAX,
     REVOKED_MAX,
     STALE,
     TOKENS_MAX,
+    TOLD_BYTES_MAX,
+    Applied,
     Facts,
     Result,
 )
@@ -282,3 +290,106 @@ def test_what_is_forgotten_is_the_same_from_a_snapshot_on(asker: Asker) -> None:
             late.apply(joining)
             late.apply(leaving)
     assert late.encoded() == asker.facts.encoded()
+
+
+def test_who_left_is_known_by_its_number_until_it_is_back(asker: Asker) -> None:
+    create(asker, uses=9)
+    facts = asker.facts
+    admit(asker, "bb")
+    assert not facts.has_left("bb")
+    asker.ask(commands.Remove, number=2, revoke=False)
+    assert (facts.has_left("bb"), facts.has_left("stranger"), facts.node_of(2)) == (True, False, "bb")
+    admit(asker, "bb")
+    asker.ask(commands.Readmit, number=3)
+    assert not facts.has_left("bb"), "it is there, under another number"
+    assert [facts.node_of(number) for number in (2, 3, 4, 5)] == ["bb", "bb", "bb", None]
+    asker.ask(commands.Found, cluster="c1", incarnation=2, number=9, node="bb", name="two", addresses=())
+    assert (facts.has_left("aa"), facts.has_left("bb")) == (True, False), "nobody else was taken over"
+    assert Facts.decoded(facts.encoded()) == facts
+
+
+def test_who_left_first_is_forgotten_at_last(asker: Asker) -> None:
+    create(asker, uses=9)
+    admit(asker, "bb")
+    number = 2
+    for _ in range(PAST_MAX):
+        number = asker.ask(commands.Readmit, number=number).value  # type: ignore[assignment]
+    assert len(asker.facts.past) == PAST_MAX
+    assert asker.facts.node_of(2) == "bb"
+    asker.ask(commands.Readmit, number=number)
+    assert asker.facts.node_of(2) is None
+
+
+def test_what_people_add_is_bounded_by_its_bytes(asker: Asker) -> None:
+    """In scripts of four bytes a letter, too: a frame between daemons holds the facts whatever is in them."""
+    owner, count = "\U00010400" * (NAME_CHARS_MAX // 4), 0
+    while not (said := asker.ask(commands.ClaimName, name=f"{count:\U00010400<{NAME_CHARS_MAX}}", owner=owner)).refused:
+        count += 1
+    assert said.refused == "full"
+    facts = asker.facts
+    assert HELD_BYTES_MAX - 10_000 < facts.held_bytes <= HELD_BYTES_MAX
+    for refused in (
+        create(asker, "t" * 2_000),
+        asker.ask(commands.Announce, number=1, name="n" * 8_000, addresses=("10.0.0.1:1",)),
+    ):
+        assert refused.refused == "full"
+    assert asker.ask(commands.Announce, number=1, name="uno", addresses=("10.0.0.1:1",)).refused == "", (
+        "no more than now"
+    )
+    # And all that grows by itself is as large as it may be.
+    told = Result("taken", "t" * TOLD_BYTES_MAX, "v" * NAME_CHARS_MAX)
+    facts.applied.update((2**40 + n, Applied(2**62, told)) for n in range(MEMBERS_MAX + GONE_MAX))
+    facts.renewals.update((f"{n:0{KEY_BYTES_MAX}x}", b"k" * KEY_BYTES_MAX) for n in range(RENEWALS_MAX))
+    facts.revoked.update((f"{n:08x}", 2**50) for n in range(REVOKED_MAX))
+    facts.past.update((2**40 + n, f"{n:08x}") for n in range(PAST_MAX))
+    assert len(facts.encoded()) < FRAME_BYTES_MAX * 7 // 8
+
+
+def test_what_goes_makes_room_again(asker: Asker) -> None:
+    facts = asker.facts
+    empty = facts.held_bytes
+    for count in range(1, 4):
+        create(asker, "t", uses=1, ends_ms=10**15)
+        create(asker, "over", ends_ms=asker.at_ms + count)
+        create(asker, "dropped", ends_ms=10**15)
+        number = admit(asker, "bb").value
+        asker.ask(commands.ClaimName, name="n", owner="o")
+        asker.ask(commands.Announce, number=number, name="longer than before", addresses=("10.0.0.1:1",) * 20)
+        number = asker.ask(commands.Readmit, number=number).value
+        assert facts.held_bytes > empty
+        asker.ask(commands.Remove, number=number, revoke=False)
+        asker.ask(commands.ReleaseName, name="n", owner="o")
+        asker.ask(commands.DropToken, token="dropped")
+        asker.at_ms += 10
+        asker.ask(commands.CreateToken, token="last", digest=DIGEST, uses=1, ends_ms=10**15)
+        asker.ask(commands.DropToken, token="last")
+        assert (facts.held_bytes, list(facts.tokens)) == (empty, [])
+    create(asker)
+    asker.ask(commands.Found, cluster="c1", incarnation=2, number=99, node="aa", name="one", addresses=("10.0.0.1:1",))
+    assert facts.held_bytes == empty
+
+
+def test_no_key_is_longer_than_ours_are(asker: Asker) -> None:
+    long = "f" * (KEY_BYTES_MAX + 1)
+    create(asker, uses=2)
+    assert admit(asker, long).refused == "usage"
+    assert asker.ask(commands.NoteRenewal, serial_number=long, key=b"k").refused == "usage"
+    assert asker.ask(commands.NoteRenewal, serial_number="1", key=long.encode()).refused == "usage"
+    assert asker.facts.renewals == {}
+    assert asker.facts.tokens["t"].uses == 2
+
+
+def test_what_is_told_of_a_request_is_kept_in_few_bytes(asker: Asker) -> None:
+    told = asker.ask(commands.DropToken, token="\U00010400" * 500).told
+    assert TOLD_BYTES_MAX - 4 < len(told.encode()) <= TOLD_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": 7, "owner": "o"}, {"name": "n" * commands.BYTES_MAX, "owner": "o"}, {"name": "\ud800", "owner": "o"}],
+)
+def test_what_no_log_may_hold_is_refused_before_it_is_in_it(asker: Asker, wrong: dict[str, str]) -> None:
+    right = asker.make(commands.ClaimName, name="n", owner="o")
+    assert commands.decode(commands.checked(right)) == right
+    with pytest.raises(UsageError):
+        commands.checked(asker.make(commands.ClaimName, **wrong))

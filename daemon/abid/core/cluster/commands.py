@@ -7,7 +7,14 @@ its meaning never changes, and a new meaning is a new command.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+from abi.errors import UsageError
+
+BYTES_MAX: Final = 8 * 1024
+"""Of one command in the log. A host with a dozen addresses of the longest names has five KiB."""
 
 
 class Command(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -111,3 +118,15 @@ def proposed_at(command: AnyCommand, at_ms: int) -> AnyCommand:
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(AnyCommand).decode
 """Raises msgspec.DecodeError, for example for a command that a newer release knows."""
+
+
+def checked(command: AnyCommand) -> bytes:
+    """As it stands in the log, where nobody could pass over one that others cannot read. Raises UsageError."""
+    try:
+        data = encode(command)
+        decode(data)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise UsageError(f"the cluster cannot be asked for this: {error}") from None
+    if len(data) > BYTES_MAX:
+        raise UsageError(f"what the cluster is asked for has {len(data)} bytes; it may have {BYTES_MAX}")
+    return data

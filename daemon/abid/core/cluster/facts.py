@@ -3,8 +3,10 @@
 ``apply`` is a function of the facts and the command alone; the same log makes the same facts everywhere. A command that
 cannot be has no effect, and its result says why.
 
-All that is kept is bounded by a number, and where something has to go it is what came first, never what is oldest by
-somebody's clock: a host whose clock is a year ahead must not make all the others forget whom they sent away.
+All that is kept is bounded, so that it fits into one frame between daemons, by which a member that is far behind gets
+it: what people add by its bytes together (HELD_BYTES_MAX), all else by its number and size. Where something has to go
+it is what came first, never what is oldest by somebody's clock: a host whose clock is a year ahead must not make all
+the others forget whom they sent away.
 """
 
 from __future__ import annotations
@@ -22,8 +24,19 @@ TOKENS_MAX: Final = 1_000
 """Tokens that are neither used up nor over: far more than anybody hands out, and bounded all the same."""
 NAMES_MAX: Final = 100_000
 NAME_CHARS_MAX: Final = 255
-MEMBERS_MAX: Final = 10_000
-"""Ten times the largest cluster that we think of."""
+MEMBERS_MAX: Final = 5_000
+"""Five times the largest cluster that we think of."""
+HELD_BYTES_MAX: Final = 6 << 20
+"""Of members, tokens and names, as ``_room`` counts them: 2,500 hosts with all addresses that they may have, or a
+thousand of them and 50,000 names."""
+RECORD_BYTES: Final = 72
+"""Of one of them beside its texts: what its fields are called, and its numbers."""
+TEXT_BYTES: Final = 5
+"""Before each text, for its length."""
+TOLD_BYTES_MAX: Final = 300
+"""Of a result, in words: it is kept."""
+KEY_BYTES_MAX: Final = 64
+"""Of a node's id, a certificate's serial number in hex, a digest: none of ours is longer."""
 ADDRESSES_MAX: Final = 12
 """Of one member, the best ones: as many as it may name when it joins."""
 GONE_MAX: Final = 1_000
@@ -31,6 +44,9 @@ GONE_MAX: Final = 1_000
 for again within seconds, in which nowhere near so many leave."""
 REVOKED_MAX: Final = 10_000
 """Beyond it, who was sent away first is forgotten. What it shows at a handshake runs out within a month of that day."""
+PAST_MAX: Final = 10_000
+"""Beyond it, who left first is forgotten, and is let in again for as long as its certificate is good: a month at most,
+since it renews none, and without a say."""
 RENEWALS_MAX: Final = 20_000
 """Beyond it, the first are forgotten: each member would have slept through the end of two certificates since."""
 
@@ -80,6 +96,8 @@ class Facts(msgspec.Struct):
     members: dict[int, Member] = {}
     revoked: dict[str, int] = {}
     """When each node was sent away, in ms since the epoch."""
+    past: dict[int, str] = {}
+    """Which node each number was that is a member's no more: it left, was sent away, or goes on under another."""
     tokens: dict[str, Token] = {}
     names: dict[str, Name] = {}
     next_epoch: int = 1
@@ -87,6 +105,8 @@ class Facts(msgspec.Struct):
     """For which key each certificate was renewed that had run out."""
     applied: dict[int, Applied] = {}
     """By origin; who asked last stands at the end."""
+    held_bytes: int = 0
+    """Of ``members``, ``tokens`` and ``names``."""
 
     def apply(self, command: AnyCommand) -> Result:
         """Its effect, once, and its result, as often as it comes. One that is STALE is told the serial of the later
@@ -97,6 +117,7 @@ class Facts(msgspec.Struct):
                 return before.result
             return Result(STALE, "this request was overtaken by a later one of the same host; ask again", before.serial)
         result = self._do(command)
+        result.told = result.told.encode()[:TOLD_BYTES_MAX].decode(errors="ignore")
         self.applied.pop(command.origin, None)
         self.applied[command.origin] = Applied(command.serial, result)
         self._forget_the_gone()
@@ -127,7 +148,8 @@ class Facts(msgspec.Struct):
             case commands.CreateToken():
                 return self._create_token(command)
             case commands.DropToken():
-                return Result() if self.tokens.pop(command.token, None) else Result("unknown", "there is no such token")
+                is_known = self._drop_token(command.token)
+                return Result() if is_known else Result("not_found", f"there is no token {command.token!r}")
             case commands.ClaimName():
                 return self._claim(command)
             case commands.ReleaseName():
@@ -140,8 +162,10 @@ class Facts(msgspec.Struct):
         if command.incarnation <= self.incarnation:
             return Result("exists", f"the cluster has incarnation {self.incarnation} already")
         self.cluster, self.incarnation = command.cluster, command.incarnation
-        self.members = {}
-        self.tokens = {}
+        for number in list(self.members):
+            self._let_go(number)
+        for identity in list(self.tokens):
+            self._drop_token(identity)
         self._add(command.number, command.node, command.name, command.addresses, command.at_ms)
         return Result(value=command.number)
 
@@ -156,40 +180,62 @@ class Facts(msgspec.Struct):
             return Result("expired-token", "this token has ended; `abi cluster token` makes another")
         if len(self.members) >= MEMBERS_MAX:
             return Result("full", f"a cluster has {MEMBERS_MAX} members at most")
-        return None
+        return self._why_no_room(0)
+
+    def _why_no_room(self, more: int) -> Result | None:
+        """For so many bytes more."""
+        if self.held_bytes + more <= HELD_BYTES_MAX:
+            return None
+        return Result("full", f"the cluster's members, tokens and names take {HELD_BYTES_MAX >> 20} MiB at most")
 
     def _admit(self, command: commands.Admit) -> Result:
         refused = self.why_not_admit(command.node, command.token, command.digest, command.at_ms)
         if refused is not None:
             return refused
+        if len(command.node.encode()) > KEY_BYTES_MAX:
+            return Result("usage", "no node has an id like this")
         token = self.tokens[command.token]
         token.uses -= 1
         if token.uses == 0:
-            del self.tokens[command.token]
+            self._drop_token(command.token)
         known = self.of_node(command.node)
         if known is not None:  # it was a member and has lost all that it knew, its certificate included
-            del self.members[known.number]
+            self._let_go(known.number)
         number = self.next_number
         self._add(number, command.node, command.name, command.addresses, command.at_ms)
         return Result(value=number)
 
     def _readmit(self, command: commands.Readmit) -> Result:
-        member = self.members.pop(command.number, None)
-        if member is None:
+        if command.number not in self.members:
             return Result("unknown", f"there is no member {command.number}")
+        member = self._let_go(command.number)
         number = self.next_number
         self._add(number, member.node, member.name, member.addresses, command.at_ms)
         return Result(value=number)
 
     def _add(self, number: int, node: str, name: str, addresses: tuple[str, ...], at_ms: int) -> None:
         self.next_number = max(self.next_number, number + 1)
-        self.members[number] = Member(number, node, name, addresses[:ADDRESSES_MAX], at_ms)
+        member = self.members[number] = Member(number, node, name, addresses[:ADDRESSES_MAX], at_ms)
+        self.held_bytes += _room_of(member)
+
+    def _let_go(self, number: int) -> Member:
+        member = self.members.pop(number)
+        self.held_bytes -= _room_of(member)
+        self.past[number] = member.node
+        _keep_last(self.past, PAST_MAX)
+        return member
 
     def _announce(self, command: commands.Announce) -> Result:
         member = self.members.get(command.number)
         if member is None:
             return Result("unknown", f"there is no member {command.number}")
-        member.name, member.addresses = command.name, command.addresses[:ADDRESSES_MAX]
+        told = msgspec.structs.replace(member, name=command.name, addresses=command.addresses[:ADDRESSES_MAX])
+        more = _room_of(told) - _room_of(member)
+        refused = self._why_no_room(more) if more > 0 else None
+        if refused is not None:
+            return refused
+        self.members[command.number] = told
+        self.held_bytes += more
         return Result()
 
     def _remove(self, command: commands.Remove) -> Result:
@@ -198,7 +244,7 @@ class Facts(msgspec.Struct):
             return Result("unknown", f"there is no member {command.number}")
         if len(self.members) == 1:
             return Result("last", "the last member cannot leave; `abi cluster leave` on it ends the cluster")
-        del self.members[command.number]
+        self._let_go(command.number)
         if command.revoke:
             self.revoked[member.node] = command.at_ms
             _keep_last(self.revoked, REVOKED_MAX)
@@ -210,10 +256,21 @@ class Facts(msgspec.Struct):
     def is_revoked(self, node: str) -> bool:
         return node in self.revoked
 
+    def has_left(self, node: str) -> bool:
+        """It was a member, and is none under any number."""
+        return self.of_node(node) is None and node in self.past.values()
+
+    def node_of(self, number: int) -> str | None:
+        """Whose this number is, or was."""
+        member = self.members.get(number)
+        return self.past.get(number) if member is None else member.node
+
     def renewed_for(self, serial: str) -> bytes | None:
         return self.renewals.get(serial)
 
     def _note_renewal(self, command: commands.NoteRenewal) -> Result:
+        if max(len(command.serial_number.encode()), len(command.key)) > KEY_BYTES_MAX:
+            return Result("usage", "no certificate of a member is like this")
         key = self.renewals.setdefault(command.serial_number, command.key)
         if key != command.key:
             return Result("renewed_before", "this certificate ran out and was renewed before")
@@ -225,22 +282,34 @@ class Facts(msgspec.Struct):
     def _create_token(self, command: commands.CreateToken) -> Result:
         over = [name for name, token in self.tokens.items() if token.ends_ms <= command.at_ms]
         for name in over:
-            del self.tokens[name]
+            self._drop_token(name)
         if len(self.tokens) >= TOKENS_MAX:
             return Result("full", f"there are {TOKENS_MAX} tokens that can be used; drop some or let them end")
         if command.token in self.tokens:
             return Result("exists", "there is a token of this name")
         if command.uses < 1:
             return Result("usage", "a token has at least one use")
+        room = _room(command.token, command.digest)
+        refused = self._why_no_room(room)
+        if refused is not None:
+            return refused
         self.tokens[command.token] = Token(command.digest, command.uses, command.ends_ms)
+        self.held_bytes += room
         return Result()
+
+    def _drop_token(self, identity: str) -> bool:
+        """Whether there was one."""
+        token = self.tokens.pop(identity, None)
+        if token is not None:
+            self.held_bytes -= _room(identity, token.digest)
+        return token is not None
 
     # Names.
 
     def _claim(self, command: commands.ClaimName) -> Result:
         if not 0 < len(command.name) <= NAME_CHARS_MAX:
             return Result("usage", f"a name has 1 to {NAME_CHARS_MAX} characters")
-        if len(command.owner) > NAME_CHARS_MAX:
+        if len(command.owner) > NAME_CHARS_MAX or len(command.owner.encode()) > NAME_CHARS_MAX:
             return Result("usage", f"a name's owner is told in {NAME_CHARS_MAX} characters")
         held = self.names.get(command.name)
         if held is not None and held.owner != command.owner:
@@ -248,7 +317,12 @@ class Facts(msgspec.Struct):
         if held is None and len(self.names) >= NAMES_MAX:
             return Result("full", f"there are {NAMES_MAX} names already")
         if held is None:
+            room = _room(command.name, command.owner)
+            refused = self._why_no_room(room)
+            if refused is not None:
+                return refused
             self.names[command.name] = held = Name(command.owner, self.next_epoch)
+            self.held_bytes += room
             self.next_epoch += 1
         return Result(value=held.epoch)
 
@@ -259,6 +333,7 @@ class Facts(msgspec.Struct):
         if held.owner != command.owner:
             return Result("taken", f"{command.name!r} is held by {held.owner}", held.owner)
         del self.names[command.name]
+        self.held_bytes -= _room(command.name, held.owner)
         return Result()
 
     # As a snapshot.
@@ -279,7 +354,17 @@ class Facts(msgspec.Struct):
         return told
 
 
-def _keep_last(noted: dict[str, Any], count: int) -> None:
+def _room(*texts: str | bytes) -> int:
+    """Bytes that a record with these takes at most."""
+    lengths = (len(text.encode() if isinstance(text, str) else text) for text in texts)
+    return RECORD_BYTES + sum(TEXT_BYTES + length for length in lengths)
+
+
+def _room_of(member: Member) -> int:
+    return _room(member.node, member.name, *member.addresses)
+
+
+def _keep_last(noted: dict[Any, Any], count: int) -> None:
     """So many; what was noted first goes."""
     while len(noted) > count:
         del noted[next(iter(noted))]
