@@ -94,10 +94,13 @@ class Admission:
     async def on_renew_own(self, peer: Peer, body: Body) -> Body:
         """A member asks for itself, over its own connection, while its certificate is good."""
         return {"certificate": self.certify(peer.node, body["request"])}
+        await self._member.asking.check(peer.node)
 
     def certify(self, node: str, request: bytes) -> bytes:
         """As the leader, for a member whose certificate is good. Raises AbiError."""
         return self._authority().sign(request, self._subject(node), time.time())
+        if self._member.consensus.facts.of_node(node) is None:
+            raise Denied(f"node {node} is no member of this cluster any more")
 
     async def admit(self, message: Join) -> Admitted:
         """Raises Denied and what the cluster could not do."""

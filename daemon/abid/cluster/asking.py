@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -206,21 +206,39 @@ class Asking:
         return LOOKS[what](self._consensus, **words)
 
     async def on_command(self, peer: Peer, body: Body) -> Body:
-        """A member asks us as the leader. It speaks for itself only."""
+        """A member asks us as the leader. It speaks for itself only, and founds nothing."""
         command = commands.decode(body["command"])
-        if self._node_of(command.origin) != peer.node:
-            raise AbiError(f"node {peer.node} asks in the name of member {command.origin}", code="denied")
-        return await self._as_answer(self.propose(commands.proposed_at(command, time.time_ns() // 1_000_000)))
+        await self.check(peer.node, command.origin)
+        if isinstance(command, commands.Found):
+            raise AbiError("no member founds the cluster that it is in", code="denied")
+        proposed = commands.proposed_at(command, time.time_ns() // 1_000_000)
+        return cast("Body", msgspec.to_builtins(await self._as_leader(self.propose(proposed))))
 
     async def on_read(self, peer: Peer, body: Body) -> Body:
-        return await self._as_answer(self.look(body["what"], body["words"]))
+        await self.check(peer.node)
+        return cast("Body", msgspec.to_builtins(await self._as_leader(self.look(body["what"], body["words"]))))
 
-    async def _as_answer(self, asked: Any) -> Body:
+    async def _as_leader(self, asked: Awaitable[T]) -> T:
+        """Raises AbiError as it is said to another member."""
         try:
-            told: Body = msgspec.to_builtins(await asked)
+            return await asked
         except (NotLeader, Superseded) as error:
+    async def check(self, node: str, number: int = 0) -> None:
+        """That a host is a member, and this one, if a number is named. Only the facts say so: who left shows the same
+        certificate. A host that was admitted just now may be asked for before we have applied that.
+
+        Raises AbiError: ``denied``, or NOT_LEADER by who cannot know.
+        """
+        if not self._is_member(node, number):
+            await self._as_leader(self.refresh())
+            if not self._is_member(node, number):
+                raise AbiError(f"node {node} is not {f'member {number}' if number else 'a member'}", code="denied")
+
+    def _is_member(self, node: str, number: int) -> bool:
+        member = self._consensus.facts.of_node(node)
+        return member is not None and number in (0, member.number)
+
             raise AbiError(error.message, code=NOT_LEADER) from None
-        return told
 
     async def _told(self, ask: Callable[[Callable[[Result | AbiError], None]], None]) -> Result:
         future: asyncio.Future[Result] = self._loop.create_future()

@@ -23,7 +23,7 @@ from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, finding, leading, vetting
+from abid.cluster import admission, asking, finding, former, leading, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.asking import Asking
@@ -43,7 +43,6 @@ from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Requests
 from abid.cluster.vetting import Vetting
 from abid.core.cluster import commands
-from abid.core.cluster.voters import are_majority
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -100,7 +99,7 @@ class Member:
             loop, store, stored, number, lots.randint, self._send_raft, self._on_change, on_failure
         )
         self._nodes: dict[int, str] = {}
-        """By number, as connections showed it; the facts know better, but a newcomer has none yet."""
+        """By number, as they said themselves: members of which we have not heard yet, so that they can be answered."""
         self._known: dict[int, str] = {}
         """By number: whom the facts name, or named while Raft counts it still."""
         self._removal = Removal(self)
@@ -204,8 +203,8 @@ class Member:
         return self._nodes.get(number) if member is None else member.node
 
     def known_as(self, number: int) -> str | None:
-        """The node also of one that is no member any more, while Raft counts it."""
-        return self.node_of(number) or self._known.get(number)
+        """The node also of one that is no member any more."""
+        return self.node_of(number) or self.consensus.facts.past.get(number)
 
     def is_alive(self, number: int) -> bool:
         return self.health.is_alive(number)
@@ -213,13 +212,11 @@ class Member:
     def is_revoked(self, node: str) -> bool:
         """Sent away, and dispensable: a voter without whom those that live are no majority is heard until the voters
         have changed, which takes a second. Nobody could agree on that without it."""
-        if not self.consensus.facts.is_revoked(node):
-            return False
-        configuration = self.consensus.configuration
-        others = frozenset(number for number in configuration.all_voters if self.known_as(number) != node)
-        if others == configuration.all_voters:
-            return True
-        return are_majority(configuration, [number for number in others if self.is_alive(number)])
+        return self.consensus.facts.is_revoked(node) and former.is_dispensable(self, node)
+
+    def has_left(self, node: str) -> bool:
+        """And is dispensable, too."""
+        return self.consensus.facts.has_left(node) and former.is_dispensable(self, node)
 
     def _addresses_of(self, node: str) -> Sequence[str]:
         member = self.consensus.facts.of_node(node)
@@ -246,8 +243,13 @@ class Member:
     # What is sent.
 
     def _send_raft(self, message: Message) -> None:
-        node = self.node_of(message.receiver)
-        if node is None or not self.reach.send(node, PeerKind.RAFT, _encode([message])):
+        node = self.known_as(message.receiver)
+        try:
+            is_sent = node is not None and self.reach.send(node, PeerKind.RAFT, _encode([message]))
+        except ProtocolError:
+            log.error("member %d cannot be told what it lacks: it is too much for one frame", message.receiver)
+            is_sent = False
+        if not is_sent:
             self._loop.call_soon(self.consensus.unreachable, message.receiver)
 
     def _send_gossip(self, number: int, payload: bytes) -> None:
@@ -303,11 +305,10 @@ class Member:
         if not self._vetting.listens_to(peer):
             return  # Raft says again what matters
         for message in said[:MESSAGES_MAX]:
-            known = self.consensus.facts.members.get(message.sender)
-            if known is None:
+            if not former.may_speak_as(self, message.sender, peer.node):
+                continue
+            if self.known_as(message.sender) is None:
                 self._nodes[message.sender] = peer.node
-            elif known.node != peer.node:
-                raise ProtocolError(f"node {peer.node} speaks for member {message.sender}, which is {known.node}")
             if message.receiver == self.number:
                 self.consensus.on_message(message)
 

@@ -33,7 +33,7 @@ from abid.cluster.door import Door, Stranger, check_protocol
 from abid.cluster.link import Link, State
 from abid.cluster.outgoing import Outgoing
 from abid.cluster.peer import Peer
-from abid.cluster.refusal import Code, refused
+from abid.cluster.refusal import Code, PeerRefused, refused
 from abid.cluster.tls import PeerIdentity
 
 PROBE_S: Final = 2.0
@@ -56,6 +56,8 @@ class Owner(Protocol):
         """To be answered within ``door.ANSWER_S``."""
 
     def is_revoked(self, node: str) -> bool: ...
+
+    def has_left(self, node: str) -> bool: ...
 
 
 class Peers:
@@ -135,11 +137,15 @@ class Peers:
             peer.refuse(refused(Code.REVOKED, "this host was removed from the cluster"))
 
     def end_outdated(self, now: float) -> None:
-        """End connections with peers whose certificate has run out since they were judged; to be called now and then.
-        Who has renewed it dials again. ``now``: seconds since the epoch."""
+        """End connections with peers that would not be let in now; to be called now and then. Who has renewed its
+        certificate dials again. ``now``: seconds since the epoch."""
         for peer in list(self.connected.values()):
-            if peer.identity.not_after <= now:
-                peer.refuse(refused(Code.EXPIRED, "the certificate that this connection was made with has run out"))
+            try:
+                self.judge(peer.identity)
+                if peer.identity.not_after <= now:
+                    raise refused(Code.EXPIRED, "the certificate that this connection was made with has run out")
+            except PeerRefused as error:
+                peer.refuse(error)
 
     def on_woken(self) -> None:
         """This host slept, and the others, or a firewall between, may have given up what looks open here: connections
@@ -171,6 +177,8 @@ class Peers:
         self._judge_incarnation(them.incarnation)
         if self.owner.is_revoked(them.node):
             raise refused(Code.REVOKED, f"node {them.node} was removed from the cluster")
+        if self.owner.has_left(them.node):
+            raise refused(Code.LEFT, f"node {them.node} left the cluster")
         if them.node == self._us.node:
             raise refused(Code.ITSELF, "this address leads back to the host itself")
 

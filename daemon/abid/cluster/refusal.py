@@ -22,6 +22,8 @@ class Code(enum.StrEnum):
     """Its certificate is of another authority: another cluster, or an impostor."""
     EXPIRED = "certificate_expired"
     REVOKED = "revoked"
+    LEFT = "left"
+    """It was a member, and left."""
     OTHER_CLUSTER = "other_cluster"
     OTHER_INCARNATION = "other_incarnation"
     VERSION = "version"
@@ -67,6 +69,7 @@ HINTS: Final[dict[str, str]] = {
     Code.REVOKED: "it was removed from the cluster; it may join again as a new host",
     Code.OTHER_CLUSTER: "each host belongs to one cluster at a time",
     Code.OTHER_INCARNATION: "the cluster was founded anew by `abi cluster recover`; join it again",
+    Code.LEFT: "on that host: `abi cluster leave --force`, if it does not know yet; `abi cluster join` brings it back",
     Code.VERSION: "upgrade the older of the two",
     Code.PLAIN_TEXT: "something else than abi speaks at that address",
     Code.COPY: "remove the identity file of the copy, and join it as a host of its own",

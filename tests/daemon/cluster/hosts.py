@@ -59,6 +59,7 @@ class Host:
         self.address = ""
         self.told: list[tuple[Any, ...]] = []
         self.revoked: set[str] = set()
+        self.left: set[str] = set()
         self.on_ask: Callable[[Stranger, Join | Renew], None] = lambda stranger, message: None
         self._changed = asyncio.Event()
 
@@ -102,6 +103,9 @@ class Host:
 
     def is_revoked(self, node: str) -> bool:
         return node in self.revoked
+
+    def has_left(self, node: str) -> bool:
+        return node in self.left
 
 
 @contextlib.asynccontextmanager

@@ -221,6 +221,7 @@ class Silent:
     def on_closed(self, peer, orderly): pass
     def on_stranger(self, stranger, message): pass
     def is_revoked(self, node): return False
+    def has_left(self, node): return False
 
 async def story():
     loop = asyncio.get_running_loop()
