@@ -425,6 +425,9 @@ def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
         await_status(host, lambda told, host=host: told["certificate_ends_s"] > ends[host] + 6, "renewed, and again")
     told = await_status(two, lambda told: all(node["connected"] for node in told["nodes"]), "connected still, or again")
     assert told["leader"] == status(one)["node"]
+    for host in (one, two):
+        assert "is ended: the certificate" not in host.log(), "connections were made anew before that"
+        assert "is left" not in host.log()
 
 
 def test_a_host_that_slept_through_the_end_of_its_certificate_is_renewed_once(hosts: Hosts) -> None:

@@ -37,6 +37,8 @@ class PeerKind(enum.IntEnum):
     """The sender ends this connection on purpose; without it, the end is a sign of trouble. No payload."""
     PING = 132
     PONG = 133
+    ANEW = 134
+    """The sender ends this connection to make another one, with the certificate that it has by now. No payload."""
     # A stranger and a member.
     ASK_AUTHORITY = 144
     AUTHORITY = 145

@@ -114,6 +114,11 @@ class Link(asyncio.Protocol):
         return f"<link with {who} at {self.address or 'no address'}: {self.state.name.lower()}>"
 
     @property
+    def context(self) -> ssl.SSLContext:
+        """With which it was made, and so with which certificate of ours."""
+        return self._context
+
+    @property
     def queued(self) -> int:
         """Bytes that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

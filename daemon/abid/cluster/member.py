@@ -318,13 +318,25 @@ class Member:
         if self.discoverer is not None:
             self.discoverer.on_closed(bytes.fromhex(peer.node))
         # A leader that left is no member any more, and is the leader still until another is elected.
-        for number in [number for number, node in {**self._nodes, **self._known}.items() if node == peer.node]:
+        numbers = [number for number, node in {**self._nodes, **self._known}.items() if node == peer.node]
+        if peer.is_made_anew:
+            self._on_made_anew(peer, numbers)
+            return
+        for number in numbers:
             self.consensus.connection_lost(number)
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_closed(member.number, peer, orderly)
         if peer.why is not None:
             self._on_refused(peer.node, peer.why)
+        self._changed.set()
+
+    def _on_made_anew(self, peer: Peer, numbers: Sequence[int]) -> None:
+        """It is as alive as it was. Who could dial the other then dials it now."""
+        for number in numbers:
+            self.consensus.unreachable(number)
+        if peer.dialled:
+            self.reach.want(peer.node)
         self._changed.set()
 
     def _on_refused(self, node: str, error: AbiError) -> None:

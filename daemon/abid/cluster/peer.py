@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING
 
 from abi.errors import AbiError, ProtocolError
@@ -29,7 +30,9 @@ class Peer(Owner):
         self.node = identity.node
         self.words = words
         self.orderly = False
-        """One of us has said goodbye."""
+        """One of us has said goodbye, or that it makes another connection."""
+        self.is_made_anew = False
+        """One of us makes another connection in place of this one."""
         self.why: AbiError | None = None
         """What went wrong, when the link has ended in disorder and it is known."""
         self._peers = peers
@@ -63,6 +66,11 @@ class Peer(Owner):
         return self._link.queued
 
     @property
+    def context(self) -> ssl.SSLContext:
+        """See ``Link.context``."""
+        return self._link.context
+
+    @property
     def is_open(self) -> bool:
         return self._link.state is State.OPEN
 
@@ -78,6 +86,13 @@ class Peer(Owner):
         if self.is_open:
             self.orderly = True
             self._link.send_payload(PeerKind.GOODBYE, b"")
+            self._link.close()
+
+    def make_anew(self) -> None:
+        """End the connection in order. The caller makes another one."""
+        if self.is_open:
+            self.orderly = self.is_made_anew = True
+            self._link.send_payload(PeerKind.ANEW, b"")
             self._link.close()
 
     def refuse(self, error: AbiError) -> None:
@@ -109,6 +124,9 @@ class Peer(Owner):
     def on_frame(self, link: Link, kind: int, payload: memoryview) -> None:
         if kind == PeerKind.GOODBYE:
             self.orderly = True
+            link.close()
+        elif kind == PeerKind.ANEW:
+            self.orderly = self.is_made_anew = True
             link.close()
         elif kind == PeerKind.PING:
             link.send(PeerKind.PONG, decode(kind, payload))

@@ -19,6 +19,7 @@ grows with each greeting.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
@@ -35,6 +36,8 @@ from abid.cluster.outgoing import Outgoing
 from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code, PeerRefused, refused
 from abid.cluster.tls import PeerIdentity
+
+log = logging.getLogger(__name__)
 
 PROBE_S: Final = 2.0
 """For a host that has another connection with us to say that it is alive. Far more than a round trip, and less than
@@ -136,6 +139,13 @@ class Peers:
         if peer is not None:
             peer.refuse(refused(Code.REVOKED, "this host was removed from the cluster"))
 
+    @property
+    def outdated(self) -> list[Peer]:
+        """Those whose connection was made with a certificate of ours that has been renewed since. They end it when that
+        one runs out."""
+        ours = (self.accepting_context, self._member_context)
+        return [peer for peer in self.connected.values() if peer.context not in ours]
+
     def end_outdated(self, now: float) -> None:
         """End connections with peers that would not be let in now; to be called now and then. Who has renewed its
         certificate dials again. ``now``: seconds since the epoch."""
@@ -145,6 +155,7 @@ class Peers:
                 if peer.identity.not_after <= now:
                     raise refused(Code.EXPIRED, "the certificate that this connection was made with has run out")
             except PeerRefused as error:
+                log.warning("the connection with node %s is ended: %s", peer.node, error.message)
                 peer.refuse(error)
 
     def on_woken(self) -> None:

@@ -1,9 +1,15 @@
-"""That this host's certificate does not run out while it is up; connections made with one that did are ended."""
+"""That this host's certificate does not run out while it is up; connections made with one that did are ended.
+
+A connection lasts as long as the certificates with which it was made: renewed ones are shown only over another one. So
+after a renewal the connections are made anew, one at a time and by lot, in the ten days before the others would end
+them as if something were wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 60.0
-"""Between two looks at the calendar: clocks jump, hosts sleep."""
+"""Between two looks at the calendar: clocks jump, hosts sleep. At one connection a look, a thousand are made anew in
+a day."""
 AGAIN_S: Final = 600.0
 """After an attempt that failed; there are ten days for it."""
 
@@ -32,12 +39,16 @@ class Renewal:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
+        self._lots = random.SystemRandom()
 
     def look(self) -> None:
         """What the calendar asks for now, and again in a minute."""
         self._timer = self._loop.call_later(LOOK_S, self.look)
         now, own = time.time(), self._member.credentials
         self._member.peers.end_outdated(now)
+        outdated = self._member.peers.outdated
+        if outdated:
+            self._lots.choice(outdated).make_anew()
         is_due = is_renewal_due(own.not_before, own.not_after, now)
         if is_due and self._task is None and self._loop.time() >= self._not_before:
             self._not_before = self._loop.time() + AGAIN_S

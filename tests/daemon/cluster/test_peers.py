@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,6 +255,30 @@ def test_a_connection_ends_with_the_certificate_that_it_was_made_with(tmp_path: 
             a.peers.end_outdated(ends)
             await b.until_told("closed", A, False)
             assert a.told[-1] == ("closed", B, False)
+
+    run(story())
+
+
+def test_connections_are_made_anew_with_a_renewed_certificate(tmp_path: Path) -> None:
+    """The other side hears that nothing is wrong, and that nobody goes."""
+
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A), ca.member(B)) as (a, b):
+            first = await a.peers.dial([b.address], WAIT_S)
+            at_b = b.peers.connected[A]
+            assert (a.peers.outdated, b.peers.outdated) == ([], [])
+            b.peers.use(ca.member(B, now=time.time() + 1000, name="renewed"))
+            assert (a.peers.outdated, b.peers.outdated) == ([], [at_b])
+            at_b.make_anew()
+            await a.until_told("closed", B, True)
+            assert b.told[-1] == ("closed", A, True)
+            assert [(peer.is_made_anew, peer.dialled) for peer in (first, at_b)] == [(True, True), (True, False)]
+            second = await a.peers.dial([b.address], WAIT_S)
+            assert second.identity.not_after == pytest.approx(first.identity.not_after + 1000, abs=60)
+            assert (a.peers.outdated, b.peers.outdated) == ([], [])
+            a.peers.end_outdated(first.identity.not_after)
+            assert B in a.peers.connected
 
     run(story())
 
