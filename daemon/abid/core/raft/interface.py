@@ -22,6 +22,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     election_ticks: int = 10
     """Without a word from a leader for so long, up to twice that by lot, a voter stands for election (paper, 5.2)."""
+    quorum_ticks: int = 0
+    """A leader looks so often whether a majority was heard since its last look, and how a hand-over goes. 0: each
+    ``election_ticks``, the shortest election timeout; any up to twice that is one as well (thesis, 6.2)."""
     heartbeat_ticks: int = 1
     rank_ticks: int = 2
     """Between one rank's turn and the next's after a leader's connection closed: two heartbeats, in which a pre-vote, a

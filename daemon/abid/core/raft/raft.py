@@ -140,12 +140,13 @@ class Raft:
     @property
     def ticks_left(self) -> int:
         """The next tick that does more than count, if nothing happens before it: 1 is the next."""
-        return 1 if self.role == Role.LEADER else election.ticks_left(self)
+        return replication.ticks_left(self) if self.role == Role.LEADER else election.ticks_left(self)
 
     def pass_ticks(self, count: int) -> None:
         """As ``tick``, so many times: fewer than ``ticks_left``."""
         if count > 0:
-            election.pass_ticks(self, count)
+            rules = replication if self.role == Role.LEADER else election
+            rules.pass_ticks(self, count)
 
     def campaign(self) -> None:
         """Stand for election now. Nothing, for who cannot."""

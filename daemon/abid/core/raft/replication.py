@@ -34,11 +34,22 @@ def lead(raft: Raft) -> None:
     send_appends(raft)
 
 
+def ticks_left(raft: Raft) -> int:
+    """In so many ticks there is something to do: a heartbeat, or a look at the quorum."""
+    return max(1, min(raft.settings.heartbeat_ticks - raft.since_heartbeat, _quorum_ticks(raft) - raft.since_heard))
+
+
+def pass_ticks(raft: Raft, count: int) -> None:
+    """Ticks in which there is nothing to do."""
+    raft.since_heard += count
+    raft.since_heartbeat += count
+
+
 def tick(raft: Raft) -> None:
     """Time for a heartbeat, or for a look whether a majority still hears us (thesis, 6.2)."""
     raft.since_heard += 1
     raft.since_heartbeat += 1
-    if raft.since_heard >= raft.settings.election_ticks:
+    if raft.since_heard >= _quorum_ticks(raft):
         raft.since_heard = 0
         if raft.settings.check_quorum and not _hears_quorum(raft):
             raft.become(Role.FOLLOWER, raft.term)
@@ -49,6 +60,10 @@ def tick(raft: Raft) -> None:
     if raft.since_heartbeat >= raft.settings.heartbeat_ticks:
         raft.since_heartbeat = 0
         send_heartbeats(raft, raft.reads.last)
+
+
+def _quorum_ticks(raft: Raft) -> int:
+    return raft.settings.quorum_ticks or raft.settings.election_ticks
 
 
 def _hears_quorum(raft: Raft) -> bool:
