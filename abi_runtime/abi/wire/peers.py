@@ -73,7 +73,7 @@ class Greeting(PeerMessage):
     protocol: tuple[int, int]
     cluster: Cluster
     incarnation: Count
-    """Of the cluster: counted up when it is founded again after a loss of its majority."""
+    """Of the cluster: another one when it is founded again after a loss of its majority (``incarnations``)."""
     node: Node
     started: Count
     """How often this daemon has started: a later life of a host can be told from an earlier one."""

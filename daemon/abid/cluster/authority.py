@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from abi.wire import incarnations
 from abid.cluster.certificates import (
     CertificateError,
     Subject,
@@ -178,7 +179,8 @@ class Authority:
             raise CertificateError("this certificate has not run out", code="not_ended")
         if subject.incarnation != incarnation:
             raise CertificateError(
-                f"this certificate is of incarnation {subject.incarnation}; the cluster is at {incarnation}",
+                f"this certificate is of incarnation {incarnations.name(subject.incarnation)}; the cluster is at "
+                f"{incarnations.name(incarnation)}",
                 code="other_incarnation",
                 hint="join it with a token",
             )

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from abi.errors import AbiError
 from abi.version import __version__
+from abi.wire import incarnations
 from abi.wire.peers import ADDRESSES_MAX, PEER_PROTOCOL, Greeting, Join, PeerKind, Renew, decode
 from abid.cluster import tls
 from abid.cluster.credentials import Credentials
@@ -215,6 +216,7 @@ class Peers:
             self.addresses[:ADDRESSES_MAX],
         )
 
+            one, other = incarnations.name(ours), incarnations.name(incarnation)
     def read_greeting(self, identity: PeerIdentity, kind: int, payload: memoryview) -> Greeting:
         """HELLO or WELCOME of who has this certificate. Raises PeerRefused and ProtocolError."""
         check_protocol(payload)

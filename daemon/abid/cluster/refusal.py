@@ -67,11 +67,12 @@ HINTS: Final[dict[str, str]] = {
     Code.WRONG_CA: "it belongs to another cluster; `abi cluster join` makes it a member of this one",
     Code.EXPIRED: "its certificate has run out; are the clocks of both hosts right?",
     Code.REVOKED: "it was removed from the cluster; it may join again as a new host",
-    Code.OTHER_CLUSTER: "each host belongs to one cluster at a time",
-    Code.OTHER_INCARNATION: "the cluster was founded anew by `abi cluster recover`; join it again",
     Code.LEFT: "on that host: `abi cluster leave --force`, if it does not know yet; `abi cluster join` brings it back",
     Code.VERSION: "upgrade the older of the two",
     Code.PLAIN_TEXT: "something else than abi speaks at that address",
+    Code.OTHER_CLUSTER: "each host belongs to one cluster at a time",
+    Code.OTHER_INCARNATION: "the cluster was founded anew by `abi cluster recover`: `abi cluster leave --force` and "
+    "`abi cluster join` bring a host from one incarnation to the other",
     Code.COPY: "remove the identity file of the copy, and join it as a host of its own",
 }
 
