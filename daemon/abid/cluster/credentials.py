@@ -160,8 +160,14 @@ def member_certificate(folder: Path) -> bytes:
 
 
 def store_authority_key(folder: Path, key_pem: bytes) -> None:
-    """This host votes from now on. Raises OSError."""
-    write_private(folder / AUTHORITY_KEY, key_pem)
+    """This host votes from now on. Each leader hands out the key, and mostly it is there. Raises OSError."""
+    path = folder / AUTHORITY_KEY
+    try:
+        is_there = path.read_bytes() == key_pem
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        write_private(path, key_pem)
 
 
 def load_authority(folder: Path) -> Authority | None:

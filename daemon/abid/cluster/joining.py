@@ -185,13 +185,13 @@ async def renew_ended(credentials: Credentials, places: Sequence[str], timeout_s
     it still counts as the one renewal. Raises PeerRefused, NodeUnreachable, CertificateError, OSError.
     """
     loop, folder = asyncio.get_running_loop(), credentials.folder
-    key, request = stored.next_request(folder, credentials.subject)
+    key, request = await asyncio.to_thread(stored.next_request, folder, credentials.subject)
     proof = prove(stored.member_key(folder), request)
     message = Renew(request, stored.member_certificate(folder), proof)
     authority = credentials.authority_certificate
     question = Question(loop, credentials.subject.cluster, PeerKind.RENEW, message, PeerKind.RENEWED)
     answer: Renewed = await ask(places, timeout_s, tls.newcomer(authority), question)
-    return stored.store_member(folder, authority, answer.certificate, key, credentials.secret)
+    return await asyncio.to_thread(stored.store_member, folder, authority, answer.certificate, key, credentials.secret)
 
 
 def subject_for(token: JoinToken, node: str) -> Subject:

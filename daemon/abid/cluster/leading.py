@@ -43,6 +43,7 @@ class Leading:
         """When a member that did not take the key may be asked again. Something changes with each fact that is agreed
         on, and it must not be dialled each time."""
         self._timer: asyncio.TimerHandle | None = None
+        self._storing = asyncio.Lock()
 
     def look(self) -> None:
         """See that the next step towards the right voters is taken."""
@@ -130,7 +131,9 @@ class Leading:
         from abid.cluster.authority import Authority
 
         authority = Authority.load(member.credentials.authority_certificate, body["key"])
-        credentials.store_authority_key(member.folder, authority.key_pem())
+        # Not in the loop: this is just after an election, and who answers no heartbeats meanwhile brings the next.
+        async with self._storing:
+            await asyncio.to_thread(credentials.store_authority_key, member.folder, authority.key_pem())
         member.authority = authority
         return {}
 

@@ -73,9 +73,12 @@ class Renewal:
     async def _renew(self) -> None:
         member = self._member
         own = member.credentials
-        key, request = credentials.next_request(own.folder, own.subject)
+        key, request = await asyncio.to_thread(credentials.next_request, own.folder, own.subject)
         certificate = await member.certify(request)
-        member.use(credentials.store_member(own.folder, own.authority_certificate, certificate, key, own.secret))
+        found = await asyncio.to_thread(
+            credentials.store_member, own.folder, own.authority_certificate, certificate, key, own.secret
+        )
+        member.use(found)
         log.info("the certificate was renewed")
 
 
@@ -89,9 +92,11 @@ async def renewed_if_ended(found: Credentials, places: tuple[str, ...], timeout_
         return found
     authority = credentials.load_authority(found.folder)
     if authority is not None:
-        key, request = credentials.next_request(found.folder, found.subject)
+        key, request = await asyncio.to_thread(credentials.next_request, found.folder, found.subject)
         certificate = authority.sign(request, found.subject, time.time())
-        return credentials.store_member(found.folder, authority.certificate, certificate, key, found.secret)
+        return await asyncio.to_thread(
+            credentials.store_member, found.folder, authority.certificate, certificate, key, found.secret
+        )
     log.warning("the certificate of this host ran out; asking for one renewal")
     return await joining.renew_ended(found, places, timeout_s)
 

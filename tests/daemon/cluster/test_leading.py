@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from abi.errors import NodeUnreachable
 from abid.cluster import credentials, leading
+from abid.cluster.authority import Authority
+from abid.cluster.credentials import Credentials
 from abid.cluster.leading import Leading
 from abid.cluster.member import Member
+from abid.cluster.peer import Peer
 from abid.core.raft.configuration import Configuration
 from tests.daemon.cluster.hosts import Ca, run
 
@@ -19,7 +25,7 @@ from tests.daemon.cluster.hosts import Ca, run
 class Host:
     """A leader, as far as it matters here: of three voters, none of which can be reached."""
 
-    number = term = 1
+    number = term = leader = 1
     is_leader = may_change = True
     configuration = Configuration(voters=frozenset({1, 2, 3}))
 
@@ -29,6 +35,8 @@ class Host:
         self.consensus = self.raft = self.facts = self.reach = self
         self.dialled: list[str] = []
         self.often = asyncio.Event()
+        self.credentials: Credentials
+        self.authority: Authority
 
     async def peer(self, node: str) -> Any:
         self.dialled.append(node)
@@ -44,6 +52,29 @@ class Host:
 
     def caught_up(self, number: int) -> bool:
         return False
+
+
+def test_the_authority_s_key_is_stored_once_and_the_loop_goes_on_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new leader hands it out in its first moments, when another election is what a slow disk must not cost."""
+    ca, disk = Ca(tmp_path), threading.Event()
+    own = ca.member("00000001")
+    monkeypatch.setattr(os, "fsync", lambda _: disk.wait(5) or pytest.fail("the loop stood still for the disk"))
+
+    async def scene() -> None:
+        host = Host(own.folder)
+        leads = Leading(cast(Member, host), asyncio.get_running_loop())
+        host.credentials, leader, body = own, cast(Peer, SimpleNamespace(node="a")), {"key": ca.authority.key_pem()}
+        said = [asyncio.ensure_future(leads.on_key(leader, body)) for _ in range(2)]
+        asyncio.get_running_loop().call_soon(disk.set)
+        assert await asyncio.gather(*said) == [{}, {}]
+        assert (own.folder / credentials.AUTHORITY_KEY).read_bytes() == ca.authority.key_pem()
+        monkeypatch.setattr(credentials, "write_private", lambda *_: pytest.fail("it was there"))
+        await leads.on_key(leader, body)
+        assert host.authority.key_pem() == ca.authority.key_pem()
+
+    run(scene())
 
 
 def test_a_member_that_cannot_be_reached_is_not_dialled_with_each_change(
