@@ -29,6 +29,7 @@ from abi.version import __version__
 from abi.wire import incarnations
 from abi.wire.peers import ADDRESSES_MAX, PEER_PROTOCOL, Greeting, Join, PeerKind, Renew, decode
 from abid.cluster import tls
+from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
 from abid.cluster.dialling import Race, unreachable
 from abid.cluster.door import Door, Stranger, check_protocol
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 PROBE_S: Final = 2.0
 """For a host that has another connection with us to say that it is alive. Far more than a round trip, and less than
 ``GREETING_S``, which the newcomer's dial has at least."""
+MOVED_S: Final = 60.0
+"""After a host was here, for one that shows its identity on another machine: the first may come back until then."""
 
 
 class Owner(Protocol):
@@ -63,9 +66,16 @@ class Owner(Protocol):
 
     def has_left(self, node: str) -> bool: ...
 
+    def on_copy(self, twin: Peer, address: str) -> None:
+        """Another host came from there, and was refused: it has the identity of this one, which is alive."""
+
+    def on_stray(self, subject: Subject) -> None:
+        """It is of our cluster, and of another incarnation of it: it was refused."""
+
 
 class Peers:
-    """``started``: how often this daemon has started. ``addresses``: what is told to peers, set after ``listen``."""
+    """``started``: how often this daemon has started. ``addresses``: what is told to peers, set after ``listen``.
+    ``has_moved``: whether this host woke on another machine than it fell asleep on."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, credentials: Credentials, started: int) -> None:
         self.owner = owner
@@ -74,6 +84,9 @@ class Peers:
         self.is_expected: Callable[[str], bool] = lambda _address: False
         """Whether a member may come from this address; see ``strangers``."""
         self.addresses: tuple[str, ...] = ()
+        self.has_moved = False
+        self._was_here: dict[str, float] = {}
+        """By node: until when nobody takes its place who has moved."""
         self._loop = loop
         self._started = started
         self._moment = 0
@@ -95,6 +108,10 @@ class Peers:
     @property
     def node(self) -> str:
         return self._us.node
+
+    @property
+    def door(self) -> Door:
+        return self._door
 
     @property
     def refusals(self) -> Counter[str]:
@@ -186,6 +203,8 @@ class Peers:
         them = identity.subject
         if them.cluster != self._us.cluster:
             raise refused(Code.OTHER_CLUSTER, f"one side is of cluster {self._us.cluster}, the other of {them.cluster}")
+        if them.incarnation != self._us.incarnation:
+            self.owner.on_stray(them)
         self._judge_incarnation(them.incarnation)
         if self.owner.is_revoked(them.node):
             raise refused(Code.REVOKED, f"node {them.node} was removed from the cluster")
@@ -197,8 +216,9 @@ class Peers:
     def _judge_incarnation(self, incarnation: int) -> None:
         ours = self._us.incarnation
         if incarnation != ours:
+            one, other = incarnations.name(ours), incarnations.name(incarnation)
             raise refused(
-                Code.OTHER_INCARNATION, f"one side is of the cluster's incarnation {ours}, the other of {incarnation}"
+                Code.OTHER_INCARNATION, f"one side is of the cluster's incarnation {one}, the other of {other}"
             )
 
     def words(self) -> Greeting:
@@ -214,9 +234,9 @@ class Peers:
             self._moment,
             __version__,
             self.addresses[:ADDRESSES_MAX],
+            (str(Code.MOVED),) if self.has_moved else (),
         )
 
-            one, other = incarnations.name(ours), incarnations.name(incarnation)
     def read_greeting(self, identity: PeerIdentity, kind: int, payload: memoryview) -> Greeting:
         """HELLO or WELCOME of who has this certificate. Raises PeerRefused and ProtocolError."""
         check_protocol(payload)
@@ -228,7 +248,12 @@ class Peers:
         self._judge_incarnation(words.incarnation)
         if words.node != identity.node:
             raise refused(Code.PROTOCOL, f"node {identity.node} greets as {words.node}")
+        self._check_moved(words)
         return words
+
+    def _check_moved(self, words: Greeting) -> None:
+        if Code.MOVED in words.features and self._loop.time() < self._was_here.get(words.node, 0.0):
+            raise refused(Code.MOVED, f"node {words.node} was here less than {MOVED_S:g} s ago, on another machine")
 
     # The other side dialled.
 
@@ -261,9 +286,11 @@ class Peers:
             link.refuse(refused(Code.DUPLICATE, "there is a connection already"))
         elif now is old and answers:
             link.refuse(refused(Code.COPY, f"another host is alive that is node {words.node}, too"))
+            self.owner.on_copy(old, link.address)
         else:
             old.abandon(refused(Code.SILENT, "it dialled anew, and the connection that was there is dead"))
             try:
+                self._check_moved(words)
                 self._welcome(link, words)
             except AbiError as error:
                 link.refuse(error)
@@ -327,4 +354,6 @@ class Peers:
     def on_peer_ended(self, peer: Peer) -> None:
         if self.connected.get(peer.node) is peer:
             del self.connected[peer.node]
+            if Code.MOVED not in peer.words.features:
+                self._was_here[peer.node] = self._loop.time() + MOVED_S
             self.owner.on_closed(peer, peer.orderly)

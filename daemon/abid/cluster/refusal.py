@@ -48,6 +48,8 @@ class Code(enum.StrEnum):
     """There is a connection between the two, or one is being made."""
     COPY = "copy"
     """Two hosts have the same identity, and both are alive: one is a copy of the other's disk."""
+    MOVED = "moved"
+    """It woke on another machine, shortly after a host with its identity was here: one may be a copy of the other."""
     BUSY = "busy"
     """There are more strangers than we listen to."""
 
@@ -68,12 +70,13 @@ HINTS: Final[dict[str, str]] = {
     Code.EXPIRED: "its certificate has run out; are the clocks of both hosts right?",
     Code.REVOKED: "it was removed from the cluster; it may join again as a new host",
     Code.LEFT: "on that host: `abi cluster leave --force`, if it does not know yet; `abi cluster join` brings it back",
-    Code.VERSION: "upgrade the older of the two",
-    Code.PLAIN_TEXT: "something else than abi speaks at that address",
     Code.OTHER_CLUSTER: "each host belongs to one cluster at a time",
     Code.OTHER_INCARNATION: "the cluster was founded anew by `abi cluster recover`: `abi cluster leave --force` and "
     "`abi cluster join` bring a host from one incarnation to the other",
-    Code.COPY: "remove the identity file of the copy, and join it as a host of its own",
+    Code.VERSION: "upgrade the older of the two",
+    Code.PLAIN_TEXT: "something else than abi speaks at that address",
+    Code.COPY: "on the copy, `abi cluster leave --force`; a restart of abid gives it an identity of its own",
+    Code.MOVED: "it is let in after a minute, if the other one does not come back",
 }
 
 

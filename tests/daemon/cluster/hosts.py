@@ -107,6 +107,12 @@ class Host:
     def has_left(self, node: str) -> bool:
         return node in self.left
 
+    def on_copy(self, twin: Peer, address: str) -> None:
+        self._tell("copy", twin.node)
+
+    def on_stray(self, subject: Subject) -> None:
+        self._tell("stray", subject.node, subject.incarnation)
+
 
 @contextlib.asynccontextmanager
 async def hosts(*credentials: Credentials) -> AsyncIterator[list[Host]]:

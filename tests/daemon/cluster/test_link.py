@@ -221,6 +221,8 @@ class Silent:
     def on_closed(self, peer, orderly): pass
     def on_stranger(self, stranger, message): pass
     def is_revoked(self, node): return False
+    def on_copy(self, twin, address): pass
+    def on_stray(self, subject): pass
     def has_left(self, node): return False
 
 async def story():
