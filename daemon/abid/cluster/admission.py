@@ -17,7 +17,7 @@ import msgspec
 
 from abi.errors import AbiError
 from abi.wire.peers import Admitted, Join, PeerKind, Renew, Renewed
-from abid.cluster import credentials
+from abid.cluster import advice, credentials
 from abid.cluster.asking import NOT_LEADER
 from abid.cluster.authority import Authority, Ended
 from abid.cluster.certificates import Subject
@@ -28,6 +28,7 @@ from abid.cluster.refusal import Code, refused
 from abid.cluster.requests import Body, PeerSaidNo
 from abid.cluster.token import digest
 from abid.core.cluster import commands
+from abid.core.cluster.facts import Result
 
 if TYPE_CHECKING:
     from abid.cluster.member import Member
@@ -93,14 +94,14 @@ class Admission:
 
     async def on_renew_own(self, peer: Peer, body: Body) -> Body:
         """A member asks for itself, over its own connection, while its certificate is good."""
-        return {"certificate": self.certify(peer.node, body["request"])}
         await self._member.asking.check(peer.node)
+        return {"certificate": self.certify(peer.node, body["request"])}
 
     def certify(self, node: str, request: bytes) -> bytes:
         """As the leader, for a member whose certificate is good. Raises AbiError."""
-        return self._authority().sign(request, self._subject(node), time.time())
         if self._member.consensus.facts.of_node(node) is None:
             raise Denied(f"node {node} is no member of this cluster any more")
+        return self._authority().sign(request, self._subject(node), time.time())
 
     async def admit(self, message: Join) -> Admitted:
         """Raises Denied and what the cluster could not do."""
@@ -116,7 +117,7 @@ class Admission:
             addresses=message.addresses,
         )  # fmt: skip
         if result.refused:
-            raise Denied(result.told, code=result.refused)
+            raise _denied(result)
         assert isinstance(result.value, int)
         facts = member.consensus.facts
         certificate = authority.sign(message.request, self._subject(message.node), time.time())
@@ -132,7 +133,7 @@ class Admission:
             facts, secret = member.consensus.facts, digest(message.secret)
             why = facts.why_not_admit(message.node, message.token, secret, int(time.time() * 1000))
             if why is not None:
-                raise Denied(why.told, code=why.refused)
+                raise _denied(why)
 
     async def _check_that_it_is_no_copy(self, node: str) -> None:
         """A host whose disk was copied has the identity of another one. If that one lives, this one is the copy."""
@@ -154,7 +155,7 @@ class Admission:
             raise refused(Code.REVOKED, f"node {renewal.subject.node} is no member of this cluster any more")
         result = await member.asking.command(commands.NoteRenewal, serial_number=renewal.serial, key=renewal.key)
         if result.refused:
-            raise Denied(result.told, code=result.refused)
+            raise _denied(result)
         return Renewed(renewal.certificate)
 
     def _subject(self, node: str) -> Subject:
@@ -171,6 +172,10 @@ class Admission:
         if member.authority is None:
             raise Denied("the leader does not hold the authority's key", hint="see its log; was its disk restored?")
         return member.authority
+
+
+def _denied(why: Result) -> Denied:
+    return Denied(why.told, code=why.refused, hint=advice.OF_ADMISSION.get(why.refused, ""))
 
 
 def _read(body: Body, kind: type[T]) -> T:

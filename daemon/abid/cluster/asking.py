@@ -48,6 +48,8 @@ AGAIN_S: Final = (0.05, 0.15)
 LIVES, COUNTED_BITS = 1 << 12, 20
 """What a life's serials begin with, by lot, and the bits that are left for counting, in the 32 that each life has."""
 COMMAND, READ = "command", "read"
+TOKENS: Final = "tokens"
+"""What is read: the tokens that can be used."""
 NOT_LEADER: Final = "not_leader"
 """The code by which a member says that it cannot, and that another may."""
 
@@ -56,6 +58,17 @@ class NoLeader(AbiError):
     """Nobody could be asked in time. It may or may not have come to pass, if it was heard at all."""
 
     code = "unavailable"
+
+
+class Refused(AbiError):
+    """The cluster did not do it; ``code`` says why."""
+
+
+def done(result: Result) -> Result:
+    """Raises Refused for what was not done."""
+    if result.refused:
+        raise Refused(result.told, code=result.refused)
+    return result
 
 
 class Asking:
@@ -187,7 +200,8 @@ class Asking:
     def _no_leader(self, why: AbiError) -> NoLeader:
         return NoLeader(
             f"the cluster did not answer within {self._timeout_s():.3g} s: {why.message}",
-            hint="a majority of its voters has to be up; `abi network status` shows them",
+            hint="a majority of its voters has to be up: `abi network status` shows who is; where it is lost for good, "
+            "`abi cluster recover` goes on without it",
         )
 
     # As the leader.
@@ -204,6 +218,21 @@ class Asking:
         """Raises NotLeader, Superseded, and UsageError-like KeyError for what cannot be looked for."""
         await self.refresh()
         return LOOKS[what](self._consensus, **words)
+
+    async def check(self, node: str, number: int = 0) -> None:
+        """That a host is a member, and this one, if a number is named. Only the facts say so: who left shows the same
+        certificate. A host that was admitted just now may be asked for before we have applied that.
+
+        Raises AbiError: ``denied``, or NOT_LEADER by who cannot know.
+        """
+        if not self._is_member(node, number):
+            await self._as_leader(self.refresh())
+            if not self._is_member(node, number):
+                raise AbiError(f"node {node} is not {f'member {number}' if number else 'a member'}", code="denied")
+
+    def _is_member(self, node: str, number: int) -> bool:
+        member = self._consensus.facts.of_node(node)
+        return member is not None and number in (0, member.number)
 
     async def on_command(self, peer: Peer, body: Body) -> Body:
         """A member asks us as the leader. It speaks for itself only, and founds nothing."""
@@ -223,21 +252,6 @@ class Asking:
         try:
             return await asked
         except (NotLeader, Superseded) as error:
-    async def check(self, node: str, number: int = 0) -> None:
-        """That a host is a member, and this one, if a number is named. Only the facts say so: who left shows the same
-        certificate. A host that was admitted just now may be asked for before we have applied that.
-
-        Raises AbiError: ``denied``, or NOT_LEADER by who cannot know.
-        """
-        if not self._is_member(node, number):
-            await self._as_leader(self.refresh())
-            if not self._is_member(node, number):
-                raise AbiError(f"node {node} is not {f'member {number}' if number else 'a member'}", code="denied")
-
-    def _is_member(self, node: str, number: int) -> bool:
-        member = self._consensus.facts.of_node(node)
-        return member is not None and number in (0, member.number)
-
             raise AbiError(error.message, code=NOT_LEADER) from None
 
     async def _told(self, ask: Callable[[Callable[[Result | AbiError], None]], None]) -> Result:
@@ -274,5 +288,16 @@ def _name(consensus: Consensus, name: str) -> Result:
     return Result("unknown", f"nobody holds {name!r}") if held is None else Result(value=held.owner)
 
 
-LOOKS: Final[dict[str, Callable[..., Result]]] = {"name": _name}
+def _tokens(consensus: Consensus) -> Result:
+    """As JSON: those that have not ended by the clock of whoever leads, which is the cluster's."""
+    now_ms = time.time_ns() // 1_000_000
+    tokens = [
+        {"id": identity, "uses": token.uses, "ends_ms": token.ends_ms}
+        for identity, token in consensus.facts.tokens.items()
+        if token.ends_ms > now_ms
+    ]
+    return Result(value=msgspec.json.encode(tokens).decode())
+
+
+LOOKS: Final[dict[str, Callable[..., Result]]] = {"name": _name, TOKENS: _tokens}
 """What can be read, by its word."""
