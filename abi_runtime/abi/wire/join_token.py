@@ -32,6 +32,8 @@ SECRET_BYTES: Final = 16
 ADDRESSES_MAX: Final = 8
 """Enough to find one member that is up; more would make the text unwieldy."""
 ADDRESS_CHARS_MAX: Final = 255
+MEANT_CHARS_MIN: Final = 24
+"""A fifth of the shortest token: what is cut off more than that tells little."""
 TEXT_CHARS_MAX: Final = 4096
 """Longer than any token: what is read of a file or a pipe that is none."""
 
@@ -82,9 +84,12 @@ def parse(text: str) -> JoinToken:
         if text.startswith("abi-") and text[4:].partition("-")[0].isdigit():
             raise UsageError("this token was made by a newer abi", hint="upgrade abi on this host")
         raise UsageError(f"this is no token: one begins with {PREFIX}", hint="`abi cluster token` prints it")
-    data = _bytes(text.removeprefix(PREFIX))
+    letters = text.removeprefix(PREFIX)
+    data = _bytes(letters)
     body, checksum = data[:-4], data[-4:]
-    if len(body) <= _HEAD or zlib.crc32(body).to_bytes(4, "big") != checksum:
+    # A last letter that is another may say the same bytes: it has more bits than are left of them.
+    is_whole = _letters(data) == "".join(_ALPHABET[_VALUES[letter]] for letter in letters)
+    if not is_whole or len(body) <= _HEAD or zlib.crc32(body).to_bytes(4, "big") != checksum:
         raise UsageError(
             "the token has a typo or is not complete: its checksum does not fit",
             hint="copy it again, all of it; the cluster was not asked",
@@ -121,8 +126,8 @@ def _letters(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes that ``_letters`` wrote. Raises UsageError for a letter that is none; a wrong length shows in the
-    checksum."""
+    """The bytes that ``_letters`` wrote, and perhaps did not write so. Raises UsageError for a letter that is none; a
+    wrong length shows in the checksum."""
     number = 0
     for place, letter in enumerate(text, len(PREFIX) + 1):
         value = _VALUES.get(letter)
@@ -133,6 +138,8 @@ def _bytes(text: str) -> bytes:
 
 
 # Where it is read from.
+
+_WAYS: Final = f"put it into a file and name that (--token-file FILE), pipe it in, or set {VARIABLE}"
 
 
 def read(
@@ -156,11 +163,29 @@ def read(
     if stdin is not None and (path == "-" or not stdin.isatty()):
         return _named(stdin.read(TEXT_CHARS_MAX), "standard input")
     if path is None and prompt is not None:
-        return parse(prompt("token: "))
-    raise UsageError(
-        "no token was given",
-        hint=f"put it into a file and name that, pipe it in, or set {VARIABLE}; not as an argument",
+        try:
+            return parse(prompt("token: "))
+        except EOFError:
+            raise _none_given() from None
+    raise _none_given()
+
+
+def is_meant(text: str) -> bool:
+    """Whether this was meant to be a token, and was written where none is read. No host's name looks so."""
+    text = text.strip().lower()
+    return text.startswith(PREFIX) and len(text) >= MEANT_CHARS_MIN and text.removeprefix(PREFIX).isalnum()
+
+
+def on_command_line() -> UsageError:
+    """What to say then; never with the text, which is a secret."""
+    return UsageError(
+        "a token is never read from the command line, which every user of this host can see",
+        hint=f"{_WAYS}; without one of these `abi cluster join` asks for it",
     )
+
+
+def _none_given() -> UsageError:
+    return UsageError("no token was given", hint=f"{_WAYS}; not as an argument")
 
 
 def _from_file(path: str) -> str:

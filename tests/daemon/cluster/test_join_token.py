@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abi.errors import UsageError
+from abi.wire import join_token
 from abi.wire.join_token import ADDRESSES_MAX, TEXT_CHARS_MAX, VARIABLE, JoinToken, parse, read, to_text
 from abid.cluster import token as drawing
 
@@ -60,7 +61,16 @@ def test_any_one_wrong_character_is_told_as_a_typo(place: int) -> None:
         parse(TEXT[:place] + wrong + TEXT[place + 1 :])
 
 
-@pytest.mark.parametrize("text", [TEXT[:-1], TEXT[:-8], TEXT + "0000", TEXT[:7], "abi-1-", TEXT + TEXT[6:]])
+@given(tokens)
+def test_no_other_last_letter_says_the_same(token: JoinToken) -> None:
+    """The last letter has up to four bits more than are left of the bytes."""
+    text = to_text(token)
+    for letter in set("0123456789abcdefghjkmnpqrstvwxyz") - {text[-1]}:
+        with pytest.raises(UsageError, match="typo"):
+            parse(text[:-1] + letter)
+
+
+@pytest.mark.parametrize("text", [TEXT[:-1], TEXT[:-8], TEXT + "0", TEXT + "0000", TEXT[:7], "abi-1-", TEXT + TEXT[6:]])
 def test_what_is_not_complete_is_told_as_a_typo(text: str) -> None:
     with pytest.raises(UsageError, match="typo or is not complete"):
         parse(text)
@@ -158,6 +168,21 @@ def test_a_person_is_asked_last() -> None:
 def test_nothing_to_read_from_is_an_error() -> None:
     with pytest.raises(UsageError, match="no token was given"):
         read(stdin=Terminal(""), environment={})
+
+
+def test_a_person_who_ends_the_input_gives_none() -> None:
+    def end_of_input(words: str) -> str:
+        raise EOFError
+
+    with pytest.raises(UsageError, match="no token was given"):
+        read(stdin=Terminal(""), environment={}, prompt=end_of_input)
+
+
+def test_a_token_among_arguments_is_seen_and_not_repeated() -> None:
+    assert join_token.is_meant(TEXT)
+    assert join_token.is_meant(TEXT[:40].upper())
+    assert not join_token.is_meant("abi-1-one.example.org:8081")
+    assert TEXT[6:14] not in str(join_token.on_command_line())
 
 
 def test_a_source_that_says_nonsense_is_named_and_the_next_is_not_tried(tmp_path: Path) -> None:
