@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from abi import addresses
@@ -115,22 +115,51 @@ def _split(address: str) -> tuple[str, int]:
     return host, port
 
 
-def worst(failures: dict[str, AbiError]) -> AbiError:
+class NobodyAnswers(NodeUnreachable):
+    """At none of the addresses; ``by_address`` says why, of each."""
+
+    by_address: Mapping[str, AbiError] = {}
+
+
+class AllRefuse(PeerRefused):
+    """Who answers refuses; ``by_address`` says what came of each."""
+
+    by_address: Mapping[str, AbiError] = {}
+
+
+def worst(failures: Mapping[str, AbiError]) -> NobodyAnswers | AllRefuse:
     """One error for a dial that failed everywhere: a host that refuses says more than one that is not there, unless it
-    is another one than was meant: a port changes hands."""
-    told = "; ".join(f"{address}: {error.message}" for address, error in failures.items()) or "there is no address"
-    refusals = [error for error in failures.values() if isinstance(error, PeerRefused)]
+    is another one than was meant: a port changes hands. Of dials that failed one after the other, each is told once."""
+    by_address: dict[str, AbiError] = {}
+    for address, error in failures.items():
+        by_address.update(error.by_address if isinstance(error, NobodyAnswers | AllRefuse) else {address: error})
+    told = "; ".join(f"{address}: {error.message}" for address, error in by_address.items()) or "there is no address"
+    refusals = [error for error in by_address.values() if isinstance(error, PeerRefused)]
     by_somebody_else = [error for error in refusals if error.code in (Code.ITSELF, Code.OTHER_NODE)]
     by_them = [error for error in refusals if error not in by_somebody_else]
-    if by_them or len(by_somebody_else) == len(failures) > 0:
+    found: NobodyAnswers | AllRefuse
+    if by_them or len(by_somebody_else) == len(by_address) > 0:
         first = (by_them or by_somebody_else)[0]
-        return PeerRefused(told, code=first.code, hint=first.hint)
-    return NodeUnreachable(f"no member answers ({told})", hint="is abid running there, and is its port open?")
+        found = AllRefuse(told, code=first.code, hint=first.hint)
+    else:
+        found = NobodyAnswers(f"no member answers ({told})", hint="is abid running there, and is its port open?")
+    found.by_address = by_address
+    return found
 
 
-def unreachable(places: Sequence[str], timeout_s: float) -> NodeUnreachable:
+def unreachable(places: Sequence[str], timeout_s: float) -> NobodyAnswers:
     """What is raised when the time is over."""
-    return NodeUnreachable(
-        f"no connection within {timeout_s * 1000:.0f} ms (tried {', '.join(places)})",
+    why = f"no connection within {timeout_s * 1000:.0f} ms"
+    found = NobodyAnswers(
+        f"{why} (tried {', '.join(places)})",
         hint="is abid running there, and is its port open? network.connection_timeout_ms is the limit",
     )
+    found.by_address = {place: NodeUnreachable(why) for place in places}
+    return found
+
+
+def why_at(place: str, error: Exception) -> AbiError:
+    """Why a dial of this one address failed, without the address."""
+    if isinstance(error, NobodyAnswers | AllRefuse):
+        return error.by_address.get(place, error)
+    return error if isinstance(error, AbiError) else NodeUnreachable(str(error))
