@@ -23,16 +23,19 @@ PIPE_CLOSED = 141  # 128 + SIGPIPE, as any other tool before `| head`
 SIGNAL_BASE = 128
 CUT_OFF = 75  # a worker's, when it lost its daemon or a task closed the connection to it
 
-_BY_CODE = {
-    "usage": USAGE,
-    "ambiguous": USAGE,
-    "not_found": NOT_FOUND,
-    "timed_out": TIMED_OUT,
-    "unreachable": UNREACHABLE,
-    "busy": BUSY,
-    "denied": DENIED,
-    "bad_config": BAD_CONFIG,
+_CODES = {
+    USAGE: "usage ambiguous unsure",
+    NOT_FOUND: "not_found",
+    TIMED_OUT: "timed_out request_timed_out",
+    UNREACHABLE: "unreachable node_unreachable unavailable",
+    BUSY: "busy",
+    DENIED: "denied wrong_token expired_token revoked copy wrong_ca other_cluster other_incarnation "
+    "certificate_expired",
+    BAD_CONFIG: "bad_config network_disabled",
 }
+"""By what can be done about it: say it otherwise; nothing of this name; it took too long; start or reach who should
+answer; come again later; be somebody else, or show something else; configure it. All other codes are ``FAILURE``."""
+_BY_CODE = {code: number for number, codes in _CODES.items() for code in codes.split()}
 _BY_END = {"ok": OK, "cancelled": INTERRUPTED, "timed_out": TIMED_OUT}
 
 

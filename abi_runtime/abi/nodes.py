@@ -14,7 +14,8 @@ GONE: Final = frozenset({"dead", "left"})
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
-    """One node: its id, its host's name, what it has, where it is dialled, and how it is ("alive", "suspect", …)."""
+    """One node: its id, its host's name, what it has, where it is dialled, and how it is ("alive", "suspect", …). One
+    that this host has not been connected with yet has said nothing of its cores, and counts as having none."""
 
     id: str
     cpu_cores: int
@@ -24,6 +25,19 @@ class NodeInfo(msgspec.Struct, frozen=True):
     state: str = "alive"
 
 
+class _Node(msgspec.Struct, frozen=True):
+    id: str
+    cpu_cores: int | None
+    has_gpu: bool | None
+    name: str = ""
+    address: str = ""
+    state: str = "alive"
+
+    @property
+    def info(self) -> NodeInfo:
+        return NodeInfo(self.id, self.cpu_cores or 0, bool(self.has_gpu), self.name, self.address, self.state)
+
+
 class _Status(msgspec.Struct, frozen=True):
     """What of the daemon's answer to `network-status` is looked at here."""
 
@@ -31,14 +45,17 @@ class _Status(msgspec.Struct, frozen=True):
     port: int
     discovery_enabled: bool
     broadcast_interval_ms: int
-    nodes: list[NodeInfo]
+    nodes: list[_Node]
+    configured_port: int | None = None
+    """Where nobody configured one it is the default, and ``port`` the next that was free."""
 
 
 class NodeRegistry:
     """The nodes of the cluster, as the daemon of this host knows them.
 
     The daemon discovers, with its own configuration; this is a view of it. A value given here says what the caller
-    counts on: where the running daemon's differs, ValueError names both. What is not given is taken as it is.
+    counts on: where the running daemon's differs, ValueError names both. What is not given is taken as it is. A port
+    may be the one that is configured or the one that is open: where several users run a daemon each, they differ.
 
     Raises `DaemonUnreachable` if no daemon runs here, here and in each method.
     """
@@ -82,7 +99,7 @@ class NodeRegistry:
     def get_active_nodes(self) -> list[NodeInfo]:
         """The nodes that are there now, this host's among them; those that died or left are not. With the network
         switched off that is this host alone."""
-        return [node for node in self._ask().nodes if node.state not in GONE]
+        return [node.info for node in self._ask().nodes if node.state not in GONE]
 
     def _ask(self) -> _Status:
         with control.connect() as connection:
@@ -93,7 +110,7 @@ class NodeRegistry:
             raise ProtocolError(f"the daemon's answer to network-status cannot be read: {problem}") from None
         for name, wanted in self._wanted.items():
             has = getattr(status, name)
-            if wanted is not None and wanted != has:
+            if wanted is not None and wanted not in (has, status.configured_port if name == "port" else has):
                 raise ValueError(
                     f"{name}={wanted!r} was asked for, but the daemon on this host runs with {name}={has!r}; "
                     f"leave it out, or change network.{name} in the daemon's configuration"

@@ -105,7 +105,7 @@ CLUSTER_METRICS: Final = (
     Metric("abi_raft_applied_index", "gauge", "How far the log is carried out here.", _one(lambda s: s["applied"])),
     Metric(
         "abi_certificate_expires_timestamp_seconds", "gauge", "When this node's certificate ends, in Unix time.",
-        _one(lambda s: s["certificate_ends_s"]),
+        _one(lambda s: s["certificate_ends_ms"] / 1000),
     ),
     Metric(
         "abi_peers_refused_total", "counter", "Who was sent away, by why.",

@@ -144,6 +144,14 @@ def _token(node: Node, words: Words, answer: Answer) -> None:
     node.network.answer_later(answer, node.network.cluster.create_token(uses, valid_s))
 
 
+def _tokens(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.tokens())
+
+
+def _revoke_token(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.revoke_token(str(words["target"])))
+
+
 def _join(node: Node, words: Words, answer: Answer) -> None:
     places = tuple(str(place) for place in words.get("addresses") or ())
     node.network.answer_later(answer, node.network.cluster.join(str(words["token"]), places))
@@ -158,11 +166,21 @@ def _recover(node: Node, words: Words, answer: Answer) -> None:
 
 
 def _remove(node: Node, words: Words, answer: Answer) -> None:
-    node.network.answer_later(answer, node.network.cluster.remove(str(words["target"])))
+    """A program that does not say whether it is sure knows what it does; the command line asks."""
+    sure = bool(words.get("sure", True))
+    node.network.answer_later(answer, node.network.cluster.remove(str(words["target"]), sure=sure))
 
 
 def _register(node: Node, words: Words, answer: Answer) -> None:
     node.network.answer_later(answer, node.network.cluster.register(str(words["host"])))
+
+
+def _registered(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.registered())
+
+
+def _unregister(node: Node, words: Words, answer: Answer) -> None:
+    node.network.answer_later(answer, node.network.cluster.unregister(str(words["host"])))
 
 
 def _name(op: str) -> Callable[[Node, Words, Answer], None]:
@@ -176,9 +194,13 @@ def _name(op: str) -> Callable[[Node, Words, Answer], None]:
 OPERATIONS: Final[dict[str, Callable[[Any, Words, Answer], None]]] = {
     "network-status": _status,
     "network-register": _register,
+    "network-registered": _registered,
+    "network-unregister": _unregister,
     "network-remove": _remove,
     "cluster-init": _init,
     "cluster-token": _token,
+    "cluster-tokens": _tokens,
+    "cluster-token-revoke": _revoke_token,
     "cluster-join": _join,
     "cluster-leave": _leave,
     "cluster-recover": _recover,

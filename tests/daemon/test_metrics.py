@@ -62,7 +62,7 @@ def network(**changed: Any) -> dict[str, Any]:
         "voters": ["a3f1c2d4", "b", "c"],
         "applied": 40,
         "committed": 41,
-        "certificate_ends_s": 1_800_000_000,
+        "certificate_ends_ms": 1_800_000_000_000,
         "refused": {"plain_text": 3, "revoked": 1},
         "nodes": [
             {"id": "a3f1c2d4", "name": "secret-host", "address": "10.9.8.7:8081", "state": "alive", "connected": True},

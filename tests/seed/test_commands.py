@@ -25,7 +25,7 @@ def test_list_and_status_show_what_the_daemon_knows(pair: list[Member]) -> None:
     one, two = pair
     for asked in pair:
         lines = asked.run("abi", "network", "list").stdout.splitlines()
-        assert lines[0].split() == ["NODE", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS"]
+        assert lines[0].split() == ["NODE", "MEMBER", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS"]
         assert {line.split()[0] for line in lines[1:]} == {one.node, two.node}
     said = two.run("abi", "network", "status").stdout
     told = two.status()
@@ -42,9 +42,14 @@ def test_every_one_has_json(pair: list[Member], making: Making) -> None:
     assert [node["id"] for node in one.json("abi", "network", "list")["nodes"]] == [one.node, two.node, three.node]
     assert one.json("abi", "network", "status")["joined"] is True
     place = two.sees(two)["address"]
-    assert one.json("abi", "network", "register", "--host", place)["registered"] == [place]
-    assert one.json("abi", "network", "remove", three.node) == {"removed": three.node}
-    assert three.json("abi", "cluster", "leave", "--force") == {"left": True}
+    met = {"address": place, "node": two.node, "code": None, "message": "", "hint": ""}
+    registered = one.json("abi", "network", "register", "--host", place)
+    assert registered == {"registered": [place], "joined": True, "dialled": [met]}
+    listed = one.json("abi", "network", "register", "--list")
+    assert listed == {"registered": [{"address": place, "node": two.node}]}
+    assert one.json("abi", "network", "unregister", "--host", place) == {"unregistered": [place]}
+    assert one.json("abi", "network", "remove", "--yes", three.node) == {"removed": three.node}
+    assert three.json("abi", "cluster", "leave", "--force")["left"] is True
     assert three.json("abi", "cluster", "init")["role"] == "leader"
 
 

@@ -56,6 +56,19 @@ def test_a_value_that_differs_from_the_running_daemons_names_both(
         NodeRegistry(**{name: wanted})  # type: ignore[arg-type]
 
 
+def test_a_port_that_moved_on_since_another_daemon_has_it_is_none_that_differs(scripted: Any) -> None:
+    answer(scripted, port=8082, configured_port=8081)
+    assert NodeRegistry(port=8081).port == 8082
+    assert NodeRegistry(port=8082).port == 8082
+    with pytest.raises(ValueError, match="port=8083 was asked for"):
+        NodeRegistry(port=8083)
+
+
+def test_a_node_that_has_said_nothing_yet_counts_as_having_nothing(scripted: Any) -> None:
+    answer(scripted, nodes=[{**NODES[0], "cpu_cores": None, "has_gpu": None}])
+    assert NodeRegistry().get_active_nodes() == [NodeInfo("a1", 0, False, "one", "10.0.0.1:8081", "alive")]
+
+
 def test_a_daemon_that_was_started_anew_with_another_value_is_noticed(scripted: Any) -> None:
     answer(scripted)
     registry = NodeRegistry(port=8081)

@@ -107,7 +107,7 @@ def test_register_dials_a_host_and_what_it_added_is_there_after_a_restart(apart:
     apart.start_anew()
     done = apart.asker.run("abi", "network", "register", "--host", apart.place)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{apart.place} is remembered")
+    assert done.stdout == f"{apart.place} is remembered, and answers as node {apart.there.node}\n"
     apart.await_connected()
     apart.await_remembered()
     apart.start_anew(remembering=True)

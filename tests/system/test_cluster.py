@@ -163,7 +163,7 @@ def test_one_of_three_alone_changes_nothing(hosts: Hosts) -> None:
 def test_up_to_seven_and_down_again(hosts: Hosts) -> None:
     members = hosts.cluster(7)
     for host in members[3:]:
-        assert host.json("abi", "cluster", "leave") == {"left": True}
+        assert host.json("abi", "cluster", "leave") == {"left": True, "next": ""}
         assert status(host)["joined"] is False
         assert listening(host.pid) == []
     told = await_status(members[0], lambda told: len(told["voters"]) == 3, "three vote again")
@@ -185,7 +185,7 @@ def test_tokens_that_are_wrong_used_up_or_over(hosts: Hosts) -> None:
     spent = time.monotonic() + 1.1
     eventually(lambda: time.monotonic() > spent, "its second is over")
     before = await_status(one, lambda told: told["nodes"][1]["connected"], "the two are connected")["committed"]
-    for text, code in ((token, "wrong-token"), (short, "expired-token"), (short, "expired-token")):
+    for text, code in ((token, "wrong_token"), (short, "expired_token"), (short, "expired_token")):
         assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=text)["code"] == code
     assert status(one)["committed"] == before, "a guess leaves no trace in the log"
     letters = list(token)
@@ -203,15 +203,41 @@ def test_who_was_removed_is_refused_everywhere(hosts: Hosts) -> None:
     eventually(
         lambda: [peer.node.hex() for peer in remembered.load(one.state_dir / "cluster")] == [node], "its address"
     )
-    assert one.json("abi", "network", "remove", node) == {"removed": node}
+    assert one.json("abi", "network", "remove", "--yes", node) == {"removed": node}
     told = await_status(three, lambda told: told["removed"], "it hears of it")
     assert told["joined"] is False
     await_status(two, lambda told: len(told["nodes"]) == 2, "the others agree")
     eventually(lambda: not remembered.load(one.state_dir / "cluster"), "it is not dialled any more")
-    assert "removed from its cluster" in three.run("abi", "network", "status").stdout
-    fresh = token_of(one)
     three.run("abi", "cluster", "leave", "--force")
-    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=fresh)["code"] == "revoked"
+    assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=token_of(one))["code"] == "revoked"
+
+
+def test_the_way_back_of_a_host_that_was_removed(hosts: Hosts) -> None:
+    """Each word names the next one that works, up to where it is a member again."""
+    one, two = hosts.cluster(2)
+    node = status(two)["node"]
+    one.json("abi", "network", "remove", "--yes", node)
+    await_status(two, lambda told: told["removed"], "it hears of it")
+    said = two.run("abi", "network", "status").stdout
+    assert "removed from its cluster" in said
+    assert "`abi cluster leave`" in said
+    for command in (("token",), ("init",), ("join",)):
+        error = refused(two, "abi", "cluster", *command, ABI_JOIN_TOKEN=token_of(one))
+        assert "removed from its cluster" in error["message"]
+        assert "`abi cluster leave`" in error["hint"]
+    identity = str(two.state_dir / "identity.json")
+    done = two.run("abi", "cluster", "leave")
+    assert done.returncode == 0, done.stderr
+    assert f"remove {identity}" in done.stderr
+    assert (status(two)["removed"], status(two)["joined"]) == ("", False)
+    error = refused(two, "abi", "cluster", "join", ABI_JOIN_TOKEN=token_of(one))
+    assert (error["code"], f"remove {identity}" in error["hint"]) == ("revoked", True)
+    two.kill(signal.SIGKILL)
+    two.wait()
+    Path(identity).unlink()
+    two.start()
+    told = join(two, token_of(one))
+    assert (told["joined"], told["node"] != node) == (True, True)
 
 
 LIAR = """
@@ -246,7 +272,7 @@ def test_one_member_that_says_so_removes_nobody(hosts: Hosts) -> None:
     for host in (one, two):
         await_status(host, lambda told: not told["told_removed"], "it speaks with them again")
     lies.touch()
-    assert one.json("abi", "network", "remove", node) == {"removed": node}
+    assert one.json("abi", "network", "remove", "--yes", node) == {"removed": node}
     await_status(liar, lambda told: told["removed"], "the others are a majority, and are believed")
     assert [status(host)["joined"] for host in (one, two)] == [True, True]
 
@@ -255,7 +281,7 @@ def test_the_only_voter_is_removed_by_another(hosts: Hosts) -> None:
     """It is heard until another votes, or nobody could go on."""
     leader, other = hosts.cluster(2)
     node = status(leader)["node"]
-    assert other.json("abi", "network", "remove", node) == {"removed": node}
+    assert other.json("abi", "network", "remove", "--yes", node) == {"removed": node}
     await_status(leader, lambda told: told["removed"], "it hears of it")
     own = status(other)["node"]
     told = await_status(other, lambda told: (told["leader"], told["voters"]) == (own, [own]), "another leads")
@@ -284,7 +310,7 @@ def test_one_of_two_voters_that_are_left_is_removed(hosts: Hosts) -> None:
 
     await_status(one, lambda told: state(told) == "dead", "it is held for dead")
     node = status(two)["node"]
-    assert one.json("abi", "network", "remove", node) == {"removed": node}
+    assert one.json("abi", "network", "remove", "--yes", node) == {"removed": node}
     await_status(two, lambda told: told["removed"], "it hears of it")
     told = await_status(one, lambda told: told["role"] == "leader" and len(told["voters"]) == 1, "one goes on")
     assert len(told["nodes"]) == 2
@@ -420,9 +446,11 @@ abid.cluster.renewal.AGAIN_S = 0.5
 
 def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
     one, two = hosts.cluster(2, before=SHORT_LIVED)
-    ends = {host: status(host)["certificate_ends_s"] for host in (one, two)}
+    ends = {host: status(host)["certificate_ends_ms"] for host in (one, two)}
     for host in (one, two):
-        await_status(host, lambda told, host=host: told["certificate_ends_s"] > ends[host] + 6, "renewed, and again")
+        await_status(
+            host, lambda told, host=host: told["certificate_ends_ms"] > ends[host] + 6_000, "renewed, and again"
+        )
     told = await_status(two, lambda told: all(node["connected"] for node in told["nodes"]), "connected still, or again")
     assert told["leader"] == status(one)["node"]
     for host in (one, two):

@@ -164,7 +164,7 @@ class Jump:
         told = world.join_again(self.brief)
         ahead_s = world.ahead_s(self.who)
         assert abs(ahead_s - self.to_s) < 60, f"the daemon's clock is {ahead_s:.0f} s ahead, not {self.to_s:.0f} s"
-        wanted = "expired-token" if is_leader and self.to_s - self.from_s > BRIEF_S else ""
+        wanted = "expired_token" if is_leader and self.to_s - self.from_s > BRIEF_S else ""
         if told != wanted:
             found.append(f"a token of half an hour, made before: {told or 'taken'}, not {wanted or 'taken'}")
         if told := world.join_through(self.who, HOUR_S):

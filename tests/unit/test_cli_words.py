@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from abi import exits, masking
-from abi.errors import AbiError, Busy, ConfigError, DaemonUnreachable, Denied, GetTimeoutError, NotFound, UsageError
+from abi.errors import (
+    AbiError,
+    Busy,
+    ConfigError,
+    DaemonUnreachable,
+    Denied,
+    GetTimeoutError,
+    NetworkDisabled,
+    NodeUnreachable,
+    NotFound,
+    Timeout,
+    UsageError,
+)
 from abi_cli import quantities
 from abi_cli.main import main
 from abi_cli.output import job, text
@@ -68,6 +80,9 @@ def test_what_is_no_secret_is_shown() -> None:
     [
         (AbiError("x"), 1), (UsageError("x"), 2), (NotFound("x"), 3), (GetTimeoutError("x"), 4),
         (DaemonUnreachable("x"), 69), (Busy("x"), 75), (Denied("x"), 77), (ConfigError("x"), 78),
+        (NodeUnreachable("x"), 69), (AbiError("x", code="unavailable"), 69), (Timeout("x"), 4),
+        (AbiError("x", code="unsure"), 2), (AbiError("x", code="wrong_token"), 77), (NetworkDisabled("x"), 78),
+        (AbiError("x", code="not_member"), 1), (AbiError("x", code="is_member"), 1),
     ],
 )  # fmt: skip
 def test_exit_codes_of_errors(error: AbiError, code: int) -> None:

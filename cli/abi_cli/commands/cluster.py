@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
+import os
 import sys
+from collections.abc import Iterator
+from typing import TextIO
 
-from abi import exits
-from abi.control import Object, connect
-from abi.errors import UsageError
+from abi import addresses, exits
+from abi.control import Object
+from abi.errors import AbiError, UsageError
 from abi.wire import join_token
+from abi_cli.asking import ask, ask_if_sure
 from abi_cli.output import json, text
 from abi_cli.parser import subcommands
 
@@ -26,9 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token = add("token", "print a token, by which other hosts join", _token)
     token.add_argument("--uses", type=int, default=1, metavar="N", help="how many hosts may join with it (default 1)")
     token.add_argument("--valid", default="1h", metavar="TIME", help="how long, such as 30m, 12h or 7d (default 1h)")
+    instead = token.add_mutually_exclusive_group()
+    instead.add_argument("--file", metavar="FILE", help="write it into a new file that only you can read")
+    instead.add_argument("--list", action="store_true", help="instead: the tokens that can be used")
+    instead.add_argument("--revoke", metavar="ID", help="instead: let nobody join by this one any more")
     join = add("join", "join the cluster that a token is for; it is asked for, or read from standard input", _join)
     join.add_argument("--token-file", metavar="FILE", help='the file it is in, "-" for standard input')
-    join.add_argument("addresses", nargs="*", metavar="HOST:PORT", help="members to dial before those in the token")
+    join.add_argument("addresses", nargs="*", metavar="HOST[:PORT]", help="members to dial before those in the token")
     leave = add("leave", "belong to no cluster any more", _leave)
     leave.add_argument("--force", action="store_true", help="even if the cluster cannot hear of it")
     recover = add("recover", "found the cluster anew from what this host knows, when its majority is lost", _recover)
@@ -40,13 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     return int(arguments.action(arguments))
 
 
-def _ask(op: str, **words: object) -> Object:
-    with connect() as control:
-        return control.request(op, answer_timeout=ANSWER_S, **words)
+def _ask(arguments: argparse.Namespace, op: str, **words: object) -> Object:
+    return ask(op, ANSWER_S, as_json=arguments.json, **words)
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    told = _ask("cluster-init")
+    told = _ask(arguments, "cluster-init")
     if arguments.json:
         json.write(told)
         return exits.OK
@@ -56,19 +64,77 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    told = _ask("cluster-token", uses=arguments.uses, valid_s=_seconds(arguments.valid))
+    if arguments.list:
+        return _list_tokens(arguments)
+    if arguments.revoke is not None:
+        return _revoke_token(arguments)
+    words = {"uses": arguments.uses, "valid_s": _seconds(arguments.valid)}
+    if arguments.file is not None:
+        with _new_private(arguments.file) as file:
+            told = _ask(arguments, "cluster-token", **words)
+            print(told.pop("token"), file=file)
+        told["file"] = os.path.abspath(arguments.file)
+    elif sys.stdout is None:
+        raise AbiError("standard output is closed, and the token would be lost", hint="--file FILE takes it")
+    else:
+        told = _ask(arguments, "cluster-token", **words)
     if arguments.json:
         json.write(told)
         return exits.OK
-    print(told["token"])
+    print(told["file"] if "file" in told else told["token"])
     uses = "one host" if told["uses"] == 1 else f"{told['uses']} hosts"
-    text.note(f"for {uses}, until {text.moment(told['ends_ms'] / 1000)}; on the other host: abi cluster join")
+    ends = text.moment(told["ends_ms"] / 1000)
+    text.note(f"token {told['id']} is for {uses}, until {ends}; on the other host: abi cluster join")
+    return exits.OK
+
+
+@contextlib.contextmanager
+def _new_private(path: str) -> Iterator[TextIO]:
+    """A file that was not there, for its owner alone; gone again where nothing came to be written. Raises
+    UsageError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already", hint="remove it, or name a new file") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            yield file
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _list_tokens(arguments: argparse.Namespace) -> int:
+    told = _ask(arguments, "cluster-tokens")
+    if arguments.json:
+        json.write(told)
+    elif told["tokens"]:
+        rows = [(each["id"], each["uses"], text.moment(each["ends_ms"] / 1000)) for each in told["tokens"]]
+        print(text.table(("TOKEN", "USES LEFT", "ENDS"), rows))
+    else:
+        text.note("there is no token by which a host could join")
+    return exits.OK
+
+
+def _revoke_token(arguments: argparse.Namespace) -> int:
+    told = _ask(arguments, "cluster-token-revoke", target=arguments.revoke)
+    if arguments.json:
+        json.write(told)
+    else:
+        print(f"nobody joins by token {told['revoked']} any more")
     return exits.OK
 
 
 def _join(arguments: argparse.Namespace) -> int:
+    for place in arguments.addresses:
+        if join_token.is_meant(place):
+            raise join_token.on_command_line()
+        if wrong := addresses.wrong_host(place):
+            raise UsageError(f"{place!r} is no HOST[:PORT]: {wrong}", hint="as in node7.example.org or [fd00::7]:8081")
     token = join_token.read(arguments.token_file, stdin=sys.stdin, prompt=getpass.getpass)
-    told = _ask("cluster-join", token=join_token.to_text(token), addresses=arguments.addresses)
+    told = _ask(arguments, "cluster-join", token=join_token.to_text(token), addresses=arguments.addresses)
     if arguments.json:
         json.write(told)
     else:
@@ -77,16 +143,18 @@ def _join(arguments: argparse.Namespace) -> int:
 
 
 def _leave(arguments: argparse.Namespace) -> int:
-    told = _ask("cluster-leave", force=arguments.force)
+    told = _ask(arguments, "cluster-leave", force=arguments.force)
     if arguments.json:
         json.write(told)
-    else:
-        print("this host belongs to no cluster")
+        return exits.OK
+    print("this host belongs to no cluster")
+    if told["next"]:
+        text.note(f"the cluster that removed it takes it back only {told['next']}")
     return exits.OK
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    told = _ask("cluster-recover", sure=arguments.yes)
+    told = ask_if_sure("cluster-recover", ANSWER_S, as_json=arguments.json, sure=arguments.yes)
     if arguments.json:
         json.write(told)
         return exits.OK

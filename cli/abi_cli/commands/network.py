@@ -1,17 +1,20 @@
-"""`abi network list | status | register | remove`: the hosts that this one knows."""
+"""`abi network list | status | register | unregister | remove`: the hosts that this one knows."""
 
 from __future__ import annotations
 
 import argparse
 
 from abi import exits
-from abi.control import Object, connect
+from abi.control import Object
+from abi.errors import NodeUnreachable
+from abi_cli.asking import ask, ask_if_sure
 from abi_cli.output import json, text
 from abi_cli.parser import subcommands
 
 SUMMARY = "The hosts of this cluster, and how this one stands with them."
 ANSWER_S = 60.0
-HEAD = ("NODE", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS")
+GONE = ("dead", "left")
+HEAD = ("NODE", "MEMBER", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("list", "the hosts, one a line", _list)
     add("status", "the cluster as this host sees it", _status)
     register = add("register", "dial a host, now and after every start", _register)
-    register.add_argument("--host", required=True, metavar="HOST[:PORT]", help="where its daemon listens")
+    either = register.add_mutually_exclusive_group(required=True)
+    either.add_argument("--host", metavar="HOST[:PORT]", help="where its daemon listens")
+    either.add_argument("--list", action="store_true", help="instead: what was registered here")
+    unregister = add("unregister", "take back what was registered", _unregister)
+    unregister.add_argument("--host", required=True, metavar="HOST[:PORT]", help="as `register --list` shows it")
     remove = add("remove", "send a host away, for good: its certificate is refused from then on", _remove)
-    remove.add_argument("node", metavar="NODE", help="its id, any unique start of it, or its name")
+    remove.add_argument("node", metavar="NODE", help="its id, four characters of it or more, or its whole name")
+    remove.add_argument("--yes", action="store_true", help="really: it comes back only as a new host")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,24 +38,23 @@ def run(arguments: argparse.Namespace) -> int:
     return int(arguments.action(arguments))
 
 
-def _ask(op: str, **words: object) -> Object:
-    with connect() as control:
-        return control.request(op, answer_timeout=ANSWER_S, **words)
+def _ask(arguments: argparse.Namespace, op: str, **words: object) -> Object:
+    return ask(op, ANSWER_S, as_json=arguments.json, **words)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    told = _ask("network-status")
+    told = _ask(arguments, "network-status")
     if arguments.json:
         json.write({"nodes": told["nodes"]})
     else:
         print(_table(told))
         if not told["joined"]:
-            text.note(_alone(told))
+            print(_alone(told))
     return exits.OK
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    told = _ask("network-status")
+    told = _ask(arguments, "network-status")
     if arguments.json:
         json.write(told)
         return exits.OK
@@ -57,10 +64,10 @@ def _status(arguments: argparse.Namespace) -> int:
     leader = told["leader"] or "nobody just now"
     pairs: list[tuple[str, object]] = [
         ("cluster", f"{told['cluster']}, incarnation {told['incarnation']}"),
-        ("this host", f"{told['node']}, {told['role']}, port {told['port']}"),
+        ("this host", f"{told['node']}, {told['role']}, port {told['port']}, member {told['number']}"),
         ("leader", f"{leader}, term {told['term']}"),
         ("voters", ", ".join(told["voters"])),
-        ("certificate", f"ends {text.moment(told['certificate_ends_s'])}"),
+        ("certificate", f"ends {text.moment(told['certificate_ends_ms'] / 1000)}"),
     ]
     if told["refused"]:
         pairs.append(("refused", ", ".join(f"{count} {code}" for code, count in sorted(told["refused"].items()))))
@@ -73,19 +80,55 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _register(arguments: argparse.Namespace) -> int:
-    told = _ask("network-register", host=arguments.host)
+    if arguments.list:
+        return _list_registered(arguments)
+    told = _ask(arguments, "network-register", host=arguments.host)
     if arguments.json:
         json.write(told)
         return exits.OK
-    where = ", ".join(told["registered"])
-    print(f"{where} is remembered" + (", and dialled" if told["joined"] else ""))
+    for each in told["dialled"]:
+        print(f"{each['address']} is remembered{_outcome(each)}")
+        if each["hint"]:
+            text.note(text.clean(each["hint"]))
     if not told["joined"]:
+        print(f"{', '.join(told['registered'])} is remembered")
         text.note("this host belongs to no cluster yet: `abi cluster join` on it, with a token of theirs, joins")
     return exits.OK
 
 
+def _outcome(dialled: Object) -> str:
+    """Of the first dial."""
+    if dialled["node"]:
+        return f", and answers as node {dialled['node']}"
+    why = text.clean(dialled["message"])
+    if dialled["code"] == NodeUnreachable.code:
+        return f": nobody answers there now ({why}), and it is tried again"
+    return f": who answers there refuses ({dialled['code']}: {why}), and is tried again"
+
+
+def _list_registered(arguments: argparse.Namespace) -> int:
+    told = _ask(arguments, "network-registered")
+    if arguments.json:
+        json.write(told)
+    elif told["registered"]:
+        rows = [(each["address"], each["node"] or "not met yet") for each in told["registered"]]
+        print(text.table(("ADDRESS", "NODE"), rows))
+    else:
+        text.note("nothing is registered: `abi network register --host HOST` names a host to dial")
+    return exits.OK
+
+
+def _unregister(arguments: argparse.Namespace) -> int:
+    told = _ask(arguments, "network-unregister", host=arguments.host)
+    if arguments.json:
+        json.write(told)
+    else:
+        print(f"{', '.join(told['unregistered'])} is not registered any more")
+    return exits.OK
+
+
 def _remove(arguments: argparse.Namespace) -> int:
-    told = _ask("network-remove", target=arguments.node)
+    told = ask_if_sure("network-remove", ANSWER_S, as_json=arguments.json, sure=arguments.yes, target=arguments.node)
     if arguments.json:
         json.write(told)
     else:
@@ -97,11 +140,12 @@ def _table(told: Object) -> str:
     rows = [
         (
             each["id"],
+            each["number"] or "",
             text.clean(each["name"]),
             each["state"],
             _role(each),
             each["cpu_cores"] or "?",
-            "yes" if each["has_gpu"] else "",
+            {None: "?", True: "yes", False: ""}[each["has_gpu"]],
             _breaker(each),
             text.clean(each["address"]),
         )
@@ -117,9 +161,10 @@ def _role(each: Object) -> str:
 
 
 def _breaker(each: Object) -> str:
-    """Of a peer: whether it may be asked, or in how many seconds again."""
-    breaker = each.get("breaker")
-    if breaker is None:
+    """Of a peer: whether it may be asked, or in how many seconds again. That one which is gone may be asked says
+    nothing."""
+    breaker = each["breaker"]
+    if breaker is None or (breaker["state"] == "closed" and each["state"] in GONE):
         return ""
     seconds = -(-breaker["retry_after_ms"] // 1000)
     return f"{breaker['state']}, {seconds} s" if breaker["state"] == "open" else str(breaker["state"])
@@ -131,5 +176,7 @@ def _alone(told: Object) -> str:
     if told["waits"]:
         return f"this host does not take part in its cluster just now: {text.clean(told['waits'])}"
     if told["removed"]:
-        return f"this host was removed from its cluster: {text.clean(told['removed'])}"
+        why = text.clean(told["removed"])
+        then = "`abi cluster leave` lets go of it, and says how this host comes back"
+        return f"this host was removed from its cluster ({why}): {then}"
     return "this host belongs to no cluster: `abi cluster init` founds one, `abi cluster join` joins one"

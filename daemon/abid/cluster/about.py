@@ -19,12 +19,13 @@ def about_this_host(config: Config) -> dict[str, Any]:
 def of_none(config: Config, node: str, host: str, port: int, removed: str) -> dict[str, Any]:
     """The status of a host that belongs to no cluster: it knows itself, and nobody else."""
     itself = {
-        "id": node, "name": host, "state": "alive", "address": "", "addresses": [], "connected": True, "voter": False,
-        "leader": False, **about_this_host(config),
+        "id": node, "number": None, "name": host, **about_this_host(config), "address": "", "addresses": [],
+        "state": "alive", "connected": True, "breaker": None, "voter": False, "leader": False, "joined_ms": None,
     }  # fmt: skip
     return {
         "enabled": config.boolean("network.enabled"),
         "port": port or config.integer("network.port"),
+        "configured_port": config.integer("network.port"),
         "discovery_enabled": config.boolean("network.discovery_enabled"),
         "broadcast_interval_ms": config.integer("network.broadcast_interval_ms"),
         "node": node,

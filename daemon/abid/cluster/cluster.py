@@ -20,8 +20,10 @@ from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, NetworkDisabled, NodeUnreachable, Timeout, UsageError
 from abi.wire import join_token
-from abid.cluster import certificates, credentials, finding, interfaces, joining, secret, standing, token
+from abid.cluster import advice, certificates, credentials, finding, interfaces, joining, secret, standing, token
 from abid.cluster.about import of_none
+from abid.cluster.asking import NoLeader, Refused
+from abid.cluster.asking import done as _done
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
@@ -29,11 +31,13 @@ from abid.cluster.door import PORTS_TRIED_MAX
 from abid.cluster.member import Member
 from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code, PeerRefused
+from abid.cluster.registering import Registering
 from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
 from abid.core.cluster import commands
-from abid.core.cluster.facts import ADDRESSES_MAX, Facts, Result
+from abid.core.cluster.called import member_called
+from abid.core.cluster.facts import ADDRESSES_MAX, Facts
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.messages import Snapshot
 from abid.raft_store import RaftStore
@@ -50,7 +54,7 @@ CATCH_UP_S: Final = 10.0
 
 WAKE_AGAIN_MS_MAX: Final = 60_000
 """Between two attempts to have a certificate renewed that ran out: a month has gone by, and a minute matters little."""
-UNANSWERED: Final = (NodeUnreachable, PeerRefused, Timeout)
+UNANSWERED: Final = (NodeUnreachable, NoLeader, PeerRefused, Timeout)
 """What may be otherwise the next time, or when another member is asked."""
 
 
@@ -64,10 +68,6 @@ class IsMember(AbiError):
     """This host belongs to a cluster already."""
 
     code = "is_member"
-
-
-class Refused(AbiError):
-    """The cluster did not do it; ``code`` says why."""
 
 
 class Cluster:
@@ -172,41 +172,42 @@ class Cluster:
             found = self._store_own(authority, subject, secret.draw(), now)
             await self._begin(found, Facts(), 1, await self._free_port())
             log.info("founded cluster %s", authority.cluster)
-            return self._require().shown()
+            return self.status()
 
     async def create_token(self, uses: int, valid_s: float) -> dict[str, Any]:
-        """Text by which others join. Raises NotMember, Refused, NoLeader."""
-        member = self._require()
-        if not self.addresses:
-            raise UsageError("this host has no address that others could dial", hint="set network.address")
-        drawn = token.draw(member.credentials.authority_fingerprint, member.consensus.facts.cluster, self._places())
-        ends_ms = int((time.time() + valid_s) * 1000)
-        _done(
-            await member.asking.command(
-                commands.CreateToken,
-                token=drawn.identity,
-                digest=token.digest(drawn.secret),
-                uses=uses,
-                ends_ms=ends_ms,
-            )
-        )
-        return {"token": join_token.to_text(drawn), "id": drawn.identity, "uses": uses, "ends_ms": ends_ms}
+        """Text by which others join. Raises NotMember, and what ``token.create`` does."""
+        return await token.create(self._require(), self.addresses, uses, valid_s)
+
+    async def tokens(self) -> dict[str, Any]:
+        """Those that can be used. Raises NotMember, NoLeader."""
+        return await token.listed(self._require())
+
+    async def revoke_token(self, identity: str) -> dict[str, Any]:
+        """Raises NotMember, NoLeader, and Refused where there is none of this id."""
+        return await token.revoke(self._require(), identity)
 
     async def join(self, text: str, places: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Become a member of the cluster that a token is for; ``places`` are dialled before those in the token.
+        """Become a member of the cluster that a token is for; ``places``, HOST[:PORT], are dialled before those in the
+        token.
 
-        Raises IsMember, NetworkDisabled, UsageError, PeerRefused, NodeUnreachable, CertificateError, OSError.
+        Raises IsMember, NetworkDisabled, UsageError, NameUnknown, PeerRefused, NodeUnreachable, CertificateError,
+        OSError.
         """
         async with self._busy:
             self._check_alone()
+            places = await finding.named(places, self.config.integer("network.port"))
             read = join_token.parse(text)
             read = read._replace(addresses=(*places, *finding.registered(self._folder), *read.addresses))
             key, request = certificates.new_key_and_request(joining.subject_for(read, self.node))
             port = await self._free_port()
-            authority, admitted = await joining.join(
-                read, self.node, self._identity.incarnation, self._host, request, self._addresses_at(port),
-                self.config.integer("network.connection_timeout_ms") / 1000,
-            )  # fmt: skip
+            try:
+                authority, admitted = await joining.join(
+                    read, self.node, self._identity.incarnation, self._host, request, self._addresses_at(port),
+                    self.config.integer("network.connection_timeout_ms") / 1000,
+                )  # fmt: skip
+            except AbiError as error:
+                advice.on_join(error, self._folder.parent)
+                raise
             found = credentials.store_member(self._folder, authority, admitted.certificate, key, admitted.secret)
             # Where a member answered just now may be the only place that leads there, whatever the others were told.
             hints = tuple(dict.fromkeys((*read.addresses, *(place for one in admitted.addresses for place in one))))
@@ -216,7 +217,8 @@ class Cluster:
             member = self._require()
             if not await member.wait(lambda: self.node_is_known(member), CATCH_UP_S):
                 log.warning("joined, and not heard from the cluster yet")
-            return member.shown()
+            log.info("joined cluster %s as member %d", read.cluster, admitted.number)
+            return self.status()
 
     @staticmethod
     def node_is_known(member: Member) -> bool:
@@ -225,41 +227,60 @@ class Cluster:
 
     async def register(self, text: str) -> dict[str, Any]:
         """Dial this host now, and remember it. Raises NetworkDisabled, UsageError, NameUnknown."""
+        return await self._registering().register(text)
+
+    async def registered(self) -> dict[str, Any]:
+        """What was registered here. Raises NetworkDisabled."""
+        return self._registering().listed()
+
+    async def unregister(self, text: str) -> dict[str, Any]:
+        """Raises NetworkDisabled, UsageError, NotFound."""
+        return await self._registering().unregister(text)
+
+    def _registering(self) -> Registering:
         if not self.is_enabled:
             raise NetworkDisabled()
-        if self.member is None or self.member.discoverer is None:
-            return await finding.remember(self._folder, text, self.config.integer("network.port"))
-        found = await self.member.discoverer.register(text)
-        return {"registered": [str(address) for address in found], "joined": True}
+        discoverer = None if self.member is None else self.member.discoverer
+        return Registering(discoverer, self._folder, self.config.integer("network.port"), self._listen_on)
 
     async def leave(self, *, force: bool = False) -> dict[str, Any]:
-        """Be alone again. ``force``: whether the cluster hears of it or not. Raises NotMember, NoLeader, Refused."""
+        """Be alone again. ``force``: whether the cluster hears of it or not; who was sent away needs none. ``next``
+        says how this host would come back, if a token will not do. Raises NotMember, NoLeader, Refused."""
         async with self._busy:
-            member = self.member
-            if member is None and not force:
+            member, removed = self.member, self.removed
+            if member is None and not removed and not (force and (self._folder / credentials.MEMBER).exists()):
                 self._require()
             if member is not None and not force and len(member.consensus.facts.members) > 1:
-                _done(await member.asking.command(commands.Remove, number=member.number, revoke=False))
-                await member.wait(lambda: member.number not in member.consensus.configuration.members, LEAVE_S)
+                await self._say_goodbye(member)
             self.close()
             credentials.forget(self._folder)
             standing.forget(self._folder)
-            self.port, self.addresses = 0, ()
+            self.port, self.addresses, self.removed = 0, (), ""
             log.info("left the cluster")
-            return {"left": True}
+            return {"left": True, "next": advice.to_come_back(self._folder.parent) if removed else ""}
 
-    async def remove(self, which: str) -> dict[str, Any]:
-        """Send a member away, for good. ``which``: its node, any beginning of it that is unique, or its name."""
+    async def _say_goodbye(self, member: Member) -> None:
+        try:
+            _done(await member.asking.command(commands.Remove, number=member.number, revoke=False))
+        except UNANSWERED as error:
+            advice.on_leave(error)
+            raise
+        await member.wait(lambda: member.number not in member.consensus.configuration.members, LEAVE_S)
+
+    async def remove(self, which: str, *, sure: bool) -> dict[str, Any]:
+        """Send a member away, for good; ``which`` is for ``member_called``. Raises Refused where nobody is ``sure``."""
         member = self._require()
-        members = member.consensus.facts.members.values()
-        found = [one for one in members if one.name == which or one.node.startswith(which)]
-        if len(found) != 1:
-            told = "no member is" if not found else f"{len(found)} members are"
-            raise AbiError(f"{told} called {which!r}", code="not_found", hint="`abi network list` shows them")
-        if found[0].node == self.node:
+        found = member_called(which, member.consensus.facts.members.values())
+        if found.node == self.node:
             raise UsageError("this host itself leaves with `abi cluster leave`")
-        _done(await member.asking.command(commands.Remove, number=found[0].number, revoke=True))
-        return {"removed": found[0].node}
+        if not sure:
+            raise Refused(
+                f"this would send node {found.node} ({found.name}) away for good: it is refused from then on, and "
+                "comes back only as a new host",
+                code="unsure", hint="--yes does it",
+            )  # fmt: skip
+        _done(await member.asking.command(commands.Remove, number=found.number, revoke=True))
+        return {"removed": found.node}
 
     async def recover(self, *, sure: bool) -> dict[str, Any]:
         """Go on without the majority that is lost, as a cluster of one, in a new incarnation that the old refuses.
@@ -429,15 +450,11 @@ class Cluster:
             return (_joined(host, own or port),)
         return tuple(_joined(address, port) for address in self._listen_on())
 
-    def _places(self) -> list[str]:
-        """What a token names: ourselves first, then the other members, one address each."""
-        facts = self._require().consensus.facts
-        others = [one.addresses[0] for one in facts.members.values() if one.addresses and one.node != self.node]
-        return [*self.addresses[:2], *others]
-
     def _check_alone(self) -> None:
         if not self.is_enabled:
             raise NetworkDisabled()
+        if self.removed:
+            raise IsMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
         if self.member is not None or (self._folder / credentials.MEMBER).exists():
             raise IsMember(
                 "this host belongs to a cluster already",
@@ -452,6 +469,8 @@ class Cluster:
                 f"this host does not take part in its cluster just now: {self.waits}",
                 hint="it does when a member answers it; `abi cluster leave --force` ends it",
             )
+        if self.removed:
+            raise NotMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
         if self.member is None:
             raise NotMember(
                 "this host belongs to no cluster", hint="`abi cluster init` founds one, `abi cluster join` joins one"
@@ -476,10 +495,3 @@ class Cluster:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _done(result: Result) -> Result:
-    """Raises Refused for what was not done."""
-    if result.refused:
-        raise Refused(result.told, code=result.refused)
-    return result

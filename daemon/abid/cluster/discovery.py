@@ -93,7 +93,7 @@ class Discoverer:
         self._is_resolving = False
         self._interfaces: list[Interface] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[object]] = set()
         self._saving = self._must_save = False
         self._is_started = False
         seeds = [lookup.parse(text, self._port) for text in options.seeds]
@@ -147,17 +147,18 @@ class Discoverer:
         """What is remembered of addresses, whoever was met last at the end."""
         return list(self.rules.peers.values())
 
-    async def register(self, text: str) -> list[Address]:
-        """A person wants `HOST[:PORT]` dialled, now and after every start. Raises UsageError, and ``NameUnknown``."""
-        place = lookup.parse(text, self._port)
-        found = await lookup.resolved([place])
-        if not found:
-            raise lookup.NameUnknown(f"nothing is known of a host {place.host!r}", hint="is it spelled right?")
-        for address in found:
-            self._perform(self.rules.register(address, self._now()))
-            if not self._options.enabled:
-                self._perform([Dial(address, b"")])
-        return found
+    async def register(self, found: Sequence[Address], dials_max: int) -> list[bytes | Exception]:
+        """A person wants these dialled, now and after every start. What came of the first ``dials_max`` of them: who
+        answers there, or why nobody does."""
+        effects = [effect for address in found for effect in self.rules.register(address, self._now())]
+        dials = [self._dial(self.rules.dial_now(address, self._now())) for address in found[:dials_max]]
+        self._perform(effects)
+        return list(await asyncio.gather(*dials))
+
+    async def saved(self) -> None:
+        """Until what is to be remembered is on disk, or it is known that it cannot be."""
+        while self._saving:
+            await asyncio.wait([task for task in self._running if task.get_name() == _SAVING])
 
     def unregister(self, address: Address) -> None:
         self._perform(self.rules.unregister(address))
@@ -272,17 +273,20 @@ class Discoverer:
             self._lan.open(now_there)
             self.rules.on_other_interfaces(self._now())
 
-    def _run(self, work: Coroutine[Any, Any, None], name: str = "abid discovery") -> None:
+    def _run(self, work: Coroutine[Any, Any, object], name: str = "abid discovery") -> None:
         task = self._loop.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _dial(self, effect: Dial) -> None:
+    async def _dial(self, effect: Dial) -> bytes | Exception:
         node: bytes | None = None
         try:
             node = await self._dial_out(effect.address, effect.node)
         except (OSError, AbiError) as error:
             log.debug("nobody is met at %s: %s", effect.address, error)
+            return error
+        else:
+            return node
         finally:
             self._perform(self.rules.on_dialled(effect.address, node, self._now()))
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from abi.config import Config
 from abid.cluster import lookup, remembered
@@ -18,7 +18,6 @@ from abid.cluster.discovery import DEFAULT_PORT, Discoverer, Options
 from abid.cluster.peers import Peers
 from abid.cluster.secret import beacon_key
 from abid.core.dialling import Address
-from abid.core.discovery import Peer as Place
 from abid.state import Identity
 
 log = logging.getLogger(__name__)
@@ -62,22 +61,14 @@ def discoverer(
     )  # fmt: skip
 
 
-async def remember(folder: Path, text: str, port: int) -> dict[str, Any]:
-    """A person names a host to one that is in no cluster: it is kept for the day when it joins.
-
-    Raises UsageError and ``lookup.NameUnknown``.
-    """
-    found = await lookup.resolved([lookup.parse(text, port or DEFAULT_PORT)])
-    if not found:
-        raise lookup.NameUnknown(f"nothing is known of a host {text!r}", hint="is it spelled right?")
-    _keep(folder, found)
-    return {"registered": [str(address) for address in found], "joined": False}
-
-
-def _keep(folder: Path, found: list[Address]) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known = [place for place in remembered.load(folder) if place.address not in found]
-    remembered.save(folder, [*known, *(Place(address, b"", True) for address in found)])
+async def named(texts: Iterable[str], port: int) -> tuple[str, ...]:
+    """What a person wants dialled, HOST[:PORT], as HOST:PORT. Raises UsageError and ``lookup.NameUnknown``: a slip of
+    the pen must not pass since the token knows other places, too."""
+    places = [lookup.parse(text, port or DEFAULT_PORT) for text in texts]
+    for place in places:
+        if "%" not in place.host and not await lookup.resolved([place]):
+            raise lookup.NameUnknown(f"nothing is known of a host {place.host!r}", hint="is it spelled right?")
+    return tuple(str(Address(*place)) for place in places)
 
 
 def last_met(folder: Path) -> tuple[str, ...]:

@@ -407,7 +407,7 @@ class Member:
 
     def _breaker_of(self, node: str) -> dict[str, Any]:
         """Of another host; this one needs none for itself."""
-        return {} if node == self.node else {"breaker": self.reach.breakers.described(node)}
+        return {"breaker": None if node == self.node else self.reach.breakers.described(node)}
 
     def shown(self) -> dict[str, Any]:
         """For `abi network status`."""
@@ -424,7 +424,7 @@ class Member:
             "voters": sorted(self.node_of(number) or str(number) for number in consensus.configuration.all_voters),
             "applied": raft.log.applied,
             "committed": raft.log.committed,
-            "certificate_ends_s": round(self.credentials.not_after),
+            "certificate_ends_ms": round(self.credentials.not_after * 1000),
             "told_removed": self._removal.told_by,
             "refused": dict(self.peers.refusals),
             "nodes": [

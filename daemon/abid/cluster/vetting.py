@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 ABOUT: Final = "about"
 FORGOTTEN: Final = "forgotten"
 READMIT: Final = "readmit"
-NOTHING_KNOWN: Final[dict[str, Any]] = {"cpu_cores": 0, "has_gpu": False}
+NOTHING_KNOWN: Final[dict[str, Any]] = {"cpu_cores": None, "has_gpu": None}
 """Of a member that this host was never connected with."""
 
 

@@ -117,10 +117,16 @@ class Dialling:
         ready = [one for one in self._wanted(connected, is_enough) if one.ready_at <= now]
         for candidate in sorted(ready, key=lambda one: one.ready_at):
             if self._under_way[candidate.origin] < DIALS_PER_ORIGIN_MAX:
-                self._under_way[candidate.origin] += 1
-                candidate.is_dialling, candidate.dialled_at = True, now
+                self.begin(candidate.address, now)
                 chosen.append(candidate)
         return sorted(chosen, key=lambda one: one.origin)
+
+    def begin(self, address: Address, now: int) -> None:
+        """It is being dialled, until ``on_dialled``; of several dials of it at a time, until the first of them ends."""
+        known = self.candidates.get(address)
+        if known is not None and not known.is_dialling:
+            self._under_way[known.origin] += 1
+            known.is_dialling, known.dialled_at = True, now
 
     def next_at(self, connected: Collection[bytes], is_enough: bool) -> int | None:
         """When ``start`` has something next, if nothing else happens."""

@@ -196,6 +196,11 @@ class Discovery:
         self.dialling.hasten(address, now)
         return self._remember(Peer(address, known.node, is_registered=True))
 
+    def dial_now(self, address: Address, now: int) -> Dial:
+        """Of one that is registered: a person waits to hear who is there, whoever was met there before."""
+        self.dialling.begin(address, now)
+        return Dial(address, b"")
+
     def unregister(self, address: Address) -> list[Effect]:
         self.dialling.drop(address)
         return [Remember()] if self.peers.pop(address, None) else []

@@ -82,21 +82,21 @@ def test_a_token_is_used_up(asker: Asker) -> None:
     create(asker, uses=2)
     assert admit(asker, "bb").value == 2
     assert admit(asker, "cc").value == 3
-    assert admit(asker, "dd").refused == "wrong-token"
+    assert admit(asker, "dd").refused == "wrong_token"
     assert sorted(member.node for member in asker.facts.members.values()) == ["aa", "bb", "cc"]
 
 
 def test_a_token_ends(asker: Asker) -> None:
     create(asker, ends_ms=5_000)
     asker.at_ms = 5_000
-    assert [admit(asker, "bb").refused for _ in range(2)] == ["expired-token"] * 2
+    assert [admit(asker, "bb").refused for _ in range(2)] == ["expired_token"] * 2
     create(asker, "another", ends_ms=9_000)
     assert list(asker.facts.tokens) == ["another"]
 
 
 def test_a_wrong_secret_uses_nothing_up(asker: Asker) -> None:
     create(asker)
-    assert admit(asker, "bb", digest=b"x" * 32).refused == "wrong-token"
+    assert admit(asker, "bb", digest=b"x" * 32).refused == "wrong_token"
     assert admit(asker, "bb").value == 2
 
 

@@ -21,7 +21,8 @@ from typing import Any
 import uvloop
 
 from abi.errors import AbiError
-from abid.cluster.discovery import Discoverer, Options
+from abid.cluster import lookup
+from abid.cluster.discovery import DEFAULT_PORT, Discoverer, Options
 from abid.cluster.interfaces import Interface
 from abid.core.dialling import Address
 
@@ -108,9 +109,12 @@ class Member:
         match words:
             case ["register", text]:
                 try:
-                    say(event="registered", addresses=[str(one) for one in await self.discoverer.register(text)])
+                    found = await lookup.resolved([lookup.parse(text, DEFAULT_PORT)])
                 except AbiError as error:
                     say(event="refused", message=error.message)
+                    return
+                say(event="registered", addresses=[str(one) for one in found])
+                await self.discoverer.register(found, len(found))
             case ["unregister", host, port]:
                 self.discoverer.unregister(Address(host, int(port)))
                 say(event="unregistered")

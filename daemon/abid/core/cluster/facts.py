@@ -172,12 +172,12 @@ class Facts(msgspec.Struct):
     def why_not_admit(self, node: str, identity: str, digest: bytes, at_ms: int) -> Result | None:
         """What a host would be refused with that shows this token at that time; None: nothing."""
         if node in self.revoked:
-            return Result("revoked", "this host was removed from the cluster; it may come back as a new one")
+            return Result("revoked", "this host was removed from the cluster: it may come back as a new one")
         token = self.tokens.get(identity)
         if token is None or not hmac.compare_digest(token.digest, digest):
-            return Result("wrong-token", "the cluster does not know this token, or it is used up")
+            return Result("wrong_token", "the cluster does not know this token, or it is used up")
         if at_ms >= token.ends_ms:
-            return Result("expired-token", "this token has ended; `abi cluster token` makes another")
+            return Result("expired_token", "this token has ended; `abi cluster token` makes another")
         if len(self.members) >= MEMBERS_MAX:
             return Result("full", f"a cluster has {MEMBERS_MAX} members at most")
         return self._why_no_room(0)
@@ -295,7 +295,7 @@ class Facts(msgspec.Struct):
             return refused
         self.tokens[command.token] = Token(command.digest, command.uses, command.ends_ms)
         self.held_bytes += room
-        return Result()
+        return Result(value=command.ends_ms)
 
     def _drop_token(self, identity: str) -> bool:
         """Whether there was one."""
