@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from abid import raft_store
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.interface import Output
 from abid.core.raft.messages import Entry, EntryKind, HardState, Snapshot
@@ -129,3 +130,85 @@ def test_what_cannot_be_read_is_said_so(tmp_path: Path, damage: str) -> None:
     with pytest.raises(StoreError, match="newer abi" if damage == "newer" else "cannot be read") as caught:
         RaftStore(path).load()
     assert str(path) in str(caught.value)
+
+
+class Full(Waiting):
+    """A disk with room for nothing that needs another page, until ``empty``: SQLite itself says that it is full."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(raft_store, "AGAIN_S", 0.01)
+        super().__init__(path)
+        told: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self.store._work.put(raft_store._Work(told.put, self._done.put))
+        self.database = told.get(timeout=30)
+        assert self._done.get(timeout=30) is None
+        (pages,) = self.database.execute("PRAGMA page_count").fetchone()
+        self.database.execute(f"PRAGMA max_page_count={pages}")
+
+    def empty(self) -> None:
+        self.database.execute("PRAGMA max_page_count=1000000")
+
+
+LARGE = (Entry(1, 1, b"x" * 50_000),)
+
+
+def test_a_full_disk_is_waited_for_and_nothing_is_said_to_be_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, done = Full(tmp_path / "raft.db", monkeypatch), queue.SimpleQueue[object]()
+    disk.store.store(Output(hard_state=HardState(1, 1, 0), entries=LARGE), done.put)
+    while not disk.store.waits:
+        assert done.empty()
+    assert "full" in disk.store.waits
+    other = sqlite3.connect(tmp_path / "raft.db")
+    assert other.execute("SELECT count(*) FROM entries").fetchone() == (0,), "all of it or nothing"
+    other.close()
+    disk.empty()
+    assert done.get(timeout=30) is None
+    assert disk.store.waits == ""
+    disk.store.close()
+    assert Waiting(tmp_path / "raft.db").found.entries == list(LARGE)
+
+
+def test_a_log_that_cannot_be_compacted_for_lack_of_room_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Full(tmp_path / "raft.db", monkeypatch)
+    assert disk(disk.store.store, Output(entries=entries(1, 1))) is None, "there is room for this"
+    assert disk(disk.store.compact, Snapshot(1, 1, CONFIGURATION, b"s" * 50_000)) is None
+    assert disk(disk.store.store, Output(entries=entries(1, 2))) is None
+    disk.store.close()
+    found = Waiting(tmp_path / "raft.db").found
+    assert (found.snapshot.index, found.entries) == (0, list(entries(1, 1, 2)))
+
+
+def test_a_full_disk_keeps_nobody_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, done = Full(tmp_path / "raft.db", monkeypatch), queue.SimpleQueue[object]()
+    monkeypatch.setattr(raft_store, "AGAIN_S", 3_600.0)
+    disk.store.store(Output(entries=LARGE), done.put)
+    while not disk.store.waits:
+        assert done.empty()
+    disk.store.close()
+    assert isinstance(done.get(timeout=30), sqlite3.OperationalError), "it was not stored"
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [(sqlite3.SQLITE_FULL, True), (sqlite3.SQLITE_BUSY, True), (sqlite3.SQLITE_IOERR_SHMSIZE, True),
+     (sqlite3.SQLITE_IOERR_FSYNC, False), (sqlite3.SQLITE_IOERR_WRITE, False), (sqlite3.SQLITE_CORRUPT, False)],
+)  # fmt: skip
+def test_only_what_says_that_nothing_was_written_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, passes: bool
+) -> None:
+    monkeypatch.setattr(raft_store, "AGAIN_S", 0.01)
+    error = sqlite3.OperationalError("the disk says no")
+    error.sqlite_errorcode = code
+    fails = [error, error]
+    store = Waiting(tmp_path / "raft.db")
+
+    def write(_: sqlite3.Connection) -> None:
+        if fails:
+            raise fails.pop()
+
+    store.store._work.put(raft_store._Work(write, store._done.put))
+    assert store._done.get(timeout=30) is (None if passes else error)
+    assert (store(store.store.store, Output(entries=LARGE)) is None) is passes, "or no promise is kept from then on"
+    store.store.close()
