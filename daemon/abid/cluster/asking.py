@@ -199,7 +199,7 @@ class Asking:
 
     def _no_leader(self, why: AbiError) -> NoLeader:
         return NoLeader(
-            f"the cluster did not answer within {self._timeout_s():.3g} s: {why.message}",
+            f"the cluster did not answer within {self._timeout_s():.3g} s: {self._consensus.trouble or why.message}",
             hint="a majority of its voters has to be up: `abi network status` shows who is; where it is lost for good, "
             "`abi cluster recover` goes on without it",
         )

@@ -407,13 +407,15 @@ class Cluster:
         finally:
             self._readmission = None
 
-    def _on_member_failed(self, error: Exception) -> None:
-        if isinstance(error, AbiError) and error.code == Code.REVOKED:
+    def _on_member_failed(self, error: AbiError) -> None:
+        """This host is no member any more, or can be none as it is. What else runs on it has nothing to do with that."""
+        self.close()
+        if error.code == Code.REVOKED:
             self.removed = error.message
             log.warning("this host was removed from its cluster")
-            self.close()
         else:
-            self._on_failure(error)
+            self.waits = f"it cannot take part: {error}"
+            log.error("this host cannot take part in its cluster: %s", error)
 
     # Where.
 

@@ -8,7 +8,12 @@ The rules (``core.raft``) hand out one output at a time, and it is carried out i
 4. the rules are told that it is done, and give the next
 
 Heartbeats and their answers promise nothing about a disk and do not wait for it: an fsync of half a second must not
-look like a dead leader (thesis, 10.2.1).
+look like a dead leader (thesis, 10.2.1). But a leader whose disk hangs for good, or is full, would lead for ever and
+agree on nothing. So who waits for a write for longer than SILENT_AFTER_S leads no more and says nothing at all, not
+even that it is there, until that write has ended: others go on without it, and count on it for nothing.
+
+What cannot go on at all is ``Broken``: nobody knows what is on the disk, or what an entry means. The member is over
+then, and nothing else on this host.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import Final
 import msgspec
 
 from abi.errors import AbiError
+from abi.version import __version__
 from abid.cluster.ticking import EARLY_S, Ticking
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
@@ -41,6 +47,12 @@ LOG_ENTRIES_MAX: Final = 2_000
 LOG_ENTRIES_KEPT: Final = 500
 """For followers that are only a little behind: they need no snapshot."""
 
+SILENT_AFTER_S: Final = 2.0
+"""For one write. A busy disk takes a fraction of it; four elections could be held meanwhile."""
+HEARD: Final = frozenset(Kind) - {Kind.PROPOSE, Kind.READ, Kind.READ_ANSWER, Kind.TIMEOUT_NOW}
+"""What members say to each other by Raft. What is proposed or read comes as a request (``asking``), which is checked,
+and leadership is not handed over."""
+
 Told = Callable[[Result | AbiError], None]
 
 
@@ -56,8 +68,14 @@ class Superseded(AbiError):
     """What was proposed may or may not have come to pass: leadership was lost before that was known. Ask again."""
 
 
+class Broken(AbiError):
+    """This host can be no member as it is, and trying again mends nothing."""
+
+
 class Consensus:
-    """One member. ``on_change`` is called when role, leader, configuration or facts have changed."""
+    """One member. ``on_change`` is called when role, leader, configuration or facts have changed;
+    ``on_failure`` once, with a Broken, after ``start``, when this member is over. Raises Broken for a snapshot that is
+    not readable."""
 
     def __init__(
         self,
@@ -68,14 +86,14 @@ class Consensus:
         draw: Callable[[int, int], int],
         send: Callable[[Message], None],
         on_change: Callable[[], None],
-        on_failure: Callable[[Exception], None],
+        on_failure: Callable[[AbiError], None],
     ) -> None:
         self._loop = loop
         self._store = store
         self._send = send
         self._on_change = on_change
         self._on_failure = on_failure
-        self.facts = Facts.decoded(stored.snapshot.data)
+        self.facts = _facts_of(stored.snapshot)
         self._applied = stored.snapshot
         """The index and term up to which the facts go, and the configuration there; its data may be older."""
         before = Log(stored.snapshot.index, stored.snapshot.term, stored.entries)
@@ -83,6 +101,9 @@ class Consensus:
             number, before, stored.snapshot.configuration, stored.hard_state, draw, self._take_snapshot, SETTINGS
         )
         self._storing = False
+        self._slow: asyncio.TimerHandle | None = None
+        """Rings when what is being stored takes too long."""
+        self._is_silent = False
         self._term_stored = stored.hard_state.term
         self._answered: tuple[int, int] | None = None
         """The leader and its term whose last heartbeat we answered; None: we left it out."""
@@ -120,18 +141,31 @@ class Consensus:
         """As the leader: whether this member's log has all that is committed."""
         return self.raft.has_caught_up(number)
 
+    @property
+    def trouble(self) -> str:
+        """Why this member says nothing just now, if so."""
+        why = self._store.waits or f"a write has not ended for more than {SILENT_AFTER_S:g} s"
+        return f"this host's disk keeps it from taking part: {why}" if self._is_silent else ""
+
     # What happens.
 
     def start(self) -> None:
         self._ticking = Ticking(self.raft, self._loop.time())
         self._pump()
 
-    def close(self) -> None:
+    def close(self, why: str = "this daemon is ending") -> None:
         """Nothing more is sent or told. What is being stored is stored."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._fail_all(Superseded("this daemon is ending"))
+        for timer in (self._timer, self._slow):
+            if timer is not None:
+                timer.cancel()
+        self._fail_all(Superseded(why))
+
+    def _break(self, error: Broken) -> None:
+        """It is over."""
+        if not self._closed:
+            self._loop.call_soon(self._on_failure, error)  # not within ``start``: its caller knows no member yet
+            self.close(error.message)
 
     def _tick(self) -> None:
         self._timer = None
@@ -141,7 +175,10 @@ class Consensus:
 
     def on_message(self, message: Message) -> None:
         """A peer said this, and it is who it says it is."""
-        if self._closed:
+        if self._closed or message.kind not in HEARD:
+            return
+        if self._is_silent:
+            self._on_message_in_silence(message)
             return
         is_word_of_leader = message.kind in FROM_LEADERS
         if not is_word_of_leader:
@@ -180,11 +217,11 @@ class Consensus:
         self.raft.unreachable(number)
 
     def propose(self, command: AnyCommand, told: Told) -> None:
-        """As the leader. Raises NotLeader."""
+        """As the leader. Raises NotLeader, and UsageError for what no log may hold."""
         if not self.is_leader:
             raise NotLeader(self.leader)
         try:
-            self.raft.propose(commands.encode(command))
+            self.raft.propose(commands.checked(command))
         except Dropped:
             raise NotLeader(0) from None
         key = (command.origin, command.serial)
@@ -222,6 +259,7 @@ class Consensus:
                 self._carry_out(output)
                 continue
             self._storing = True
+            self._slow = self._loop.call_later(SILENT_AFTER_S, self._fall_silent)
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
         self._set_timer()
 
@@ -229,7 +267,7 @@ class Consensus:
         """For when the rules want to hear of time next; a timer that rings before that finds nothing to do, and is set
         anew then. So the words of a leader do not set it each time."""
         next_at = self._ticking.next_at
-        if self._closed or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
+        if self._closed or self._is_silent or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -261,27 +299,63 @@ class Consensus:
 
     def _on_stored(self, output: Output, error: Exception | None) -> None:
         self._storing = False
+        if self._slow is not None:
+            self._slow.cancel()
         if error is not None:
-            # Nobody knows what is on the disk now, and all that we would say depends on it.
-            if not self._closed:
-                self.close()
-                self._on_failure(error)
+            self._on_disk_failed(error)
             return
         if output.hard_state is not None:
             self._term_stored = output.hard_state.term
+        if self._closed:
+            return
+        if self._is_silent:
+            self._speak_again()
+        self._carry_out(output)
         if not self._closed:
-            self._carry_out(output)
             self._send_heartbeats()
             self._pump()
+
+    def _on_disk_failed(self, error: Exception) -> None:
+        """Nobody knows what is on the disk now, and all that we would say depends on it."""
+        self._break(
+            Broken(
+                f"what the cluster agreed on could not be written to this host's disk: {error}",
+                hint="see to its disk (`dmesg`)",
+            )
+        )
+
+    def _fall_silent(self) -> None:
+        """What is being stored takes too long."""
+        self._is_silent = True
+        log.error("this member is silent: %s", self.trouble)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.raft.role != Role.FOLLOWER:
+            self.raft.become(Role.FOLLOWER, self.raft.term)
+        self._fail_all(Superseded(self.trouble))
+        self._on_change()
+
+    def _on_message_in_silence(self, message: Message) -> None:
+        """Only who leads is of interest, so that it can be asked. It hears nothing of us: it would count on us."""
+        if message.kind == Kind.HEARTBEAT and message.term >= self.raft.term:
+            before = self.raft.leader
+            self.raft.step(message)
+            self.raft.take_heartbeats()
+            if self.raft.leader != before:
+                self._on_change()
+
+    def _speak_again(self) -> None:
+        """It has been stored."""
+        self._is_silent = False
+        log.warning("this member takes part again: its disk has answered")
+        self._ticking = Ticking(self.raft, self._loop.time())
 
     def _carry_out(self, output: Output) -> None:
         for message in output.messages:
             self._send(message)
-        if output.snapshot is not None:
-            self.facts = Facts.decoded(output.snapshot.data)
-            self._applied = output.snapshot
-        for entry in output.committed:
-            self._apply(entry)
+        if not self._applied_all(output):
+            return
         self.raft.done()
         self._reads_due += [(index, context) for context, index in output.reads]
         self._answer_reads()
@@ -290,6 +364,22 @@ class Consensus:
         self._compact_if_due()
         if output.committed or output.snapshot or output.role or output.leader is not None:
             self._on_change()
+
+    def _applied_all(self, output: Output) -> bool:
+        """A release that knows more than ours may have proposed it; we must neither guess nor pass over it."""
+        at = self._applied.index
+        try:
+            if output.snapshot is not None:
+                at = output.snapshot.index
+                self.facts, self._applied = _facts_of(output.snapshot), output.snapshot
+            for entry in output.committed:
+                at = entry.index
+                self._apply(entry)
+        except Exception as error:
+            log.exception("entry %d of the cluster's log cannot be applied", at)
+            self._break(error if isinstance(error, Broken) else _not_understood(f"entry {at}", error))
+            return False
+        return True
 
     def _apply(self, entry: Entry) -> None:
         configuration = self._applied.configuration
@@ -339,6 +429,19 @@ class Consensus:
         raft_log.compact(raft_log.applied - LOG_ENTRIES_KEPT)
 
     def _on_compacted(self, error: Exception | None) -> None:
-        if error is not None and not self._closed:
-            self.close()
-            self._on_failure(error)
+        if error is not None:
+            self._on_disk_failed(error)
+
+
+def _facts_of(snapshot: Snapshot) -> Facts:
+    """Raises Broken."""
+    try:
+        return Facts.decoded(snapshot.data)
+    except msgspec.DecodeError as error:
+        raise _not_understood(f"the snapshot at entry {snapshot.index}", error) from error
+
+
+def _not_understood(what: str, error: Exception) -> Broken:
+    return Broken(
+        f"{what} of the cluster's log cannot be applied by abi {__version__}: {error}", hint="upgrade abi on this host"
+    )

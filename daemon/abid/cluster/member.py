@@ -69,7 +69,7 @@ class Member:
         credentials: Credentials,
         store: RaftStore,
         stored: Stored,
-        on_failure: Callable[[Exception], None],
+        on_failure: Callable[[AbiError], None],
         on_forgotten: Callable[[Peer, str], None],
     ) -> None:
         self.config = config
@@ -425,6 +425,7 @@ class Member:
             "applied": raft.log.applied,
             "committed": raft.log.committed,
             "certificate_ends_ms": round(self.credentials.not_after * 1000),
+            "trouble": consensus.trouble,
             "told_removed": self._removal.told_by,
             "refused": dict(self.peers.refusals),
             "nodes": [

@@ -28,6 +28,7 @@ class Cluster:
     """What one host sees of it: who leads, and what becomes of each question, in order (``ends``)."""
 
     number = 1
+    trouble = ""
 
     def __init__(self) -> None:
         self.raft = self
