@@ -95,10 +95,14 @@ NETWORK_METRICS: Final = (
     Metric("abi_peer_breakers", "gauge", "Circuit breakers, one for each peer.", _breakers, "state"),
 )
 
+LEADER_KNOWN: Final = Metric(
+    "abi_raft_leader_known", "gauge", "1 if this node knows a leader.", _one(lambda s: bool(s["leader"]))
+)
+"""Also of a member that is out of its cluster, which knows none, and nothing else."""
 CLUSTER_METRICS: Final = (
     Metric("abi_nodes_connected", "gauge", "Nodes that this one has a connection to, itself among them.", _connected),
     Metric("abi_raft_term", "gauge", "The term of the cluster's agreement.", _one(lambda s: s["term"])),
-    Metric("abi_raft_leader_known", "gauge", "1 if this node knows a leader.", _one(lambda s: bool(s["leader"]))),
+    LEADER_KNOWN,
     Metric("abi_raft_leader", "gauge", "1 if this node is the leader.", _one(lambda s: s["role"] == "leader")),
     Metric("abi_raft_voters", "gauge", "Nodes that vote.", _one(lambda s: len(s["voters"]))),
     Metric("abi_raft_committed_index", "gauge", "How far the log is agreed on.", _one(lambda s: s["committed"])),
@@ -125,7 +129,7 @@ def exposition(status: Status, network: Status | None = None) -> str:
     if network is not None:
         _write(lines, NETWORK_METRICS, network)
         if network["joined"]:
-            _write(lines, CLUSTER_METRICS, network)
+            _write(lines, [LEADER_KNOWN] if network["failed"] else CLUSTER_METRICS, network)
     return "\n".join(lines) + "\n"
 
 
@@ -133,10 +137,13 @@ def pages(
     status: Callable[[], Status], network: Callable[[], Status | None] = lambda: None
 ) -> dict[str, Callable[[], Page]]:
     """What is served, by path: `/metrics`; `/healthz`, which answers as long as the loop turns; `/readyz`, which says
-    503 while no work is accepted."""
+    503 while no work is accepted, or while a member is out of its cluster."""
 
     def ready() -> Page:
         state = status()["state"]
+        told = network()
+        if state == "ready" and told is not None and told["failed"]:
+            return Page(503, f"out of its cluster: {told['failed']}\n")
         return Page(200 if state == "ready" else 503, f"{state}\n")
 
     return {

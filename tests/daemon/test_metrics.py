@@ -55,6 +55,7 @@ def network(**changed: Any) -> dict[str, Any]:
         "port": 8081,
         "node": "a3f1c2d4",
         "joined": True,
+        "failed": "",
         "cluster": "secret-cluster",
         "role": "follower",
         "term": 9,

@@ -48,7 +48,7 @@ def _list(arguments: argparse.Namespace) -> int:
         json.write({"nodes": told["nodes"]})
     else:
         print(_table(told))
-        if not told["joined"]:
+        if not told["joined"] or told["failed"]:
             print(_alone(told))
     return exits.OK
 
@@ -58,7 +58,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         json.write(told)
         return exits.OK
-    if not told["joined"]:
+    if not told["joined"] or told["failed"]:
         print(_alone(told))
         return exits.OK
     leader = told["leader"] or "nobody just now"
@@ -173,8 +173,9 @@ def _breaker(each: Object) -> str:
 def _alone(told: Object) -> str:
     if not told["enabled"]:
         return "the network is disabled: network.enabled = true in the configuration, and a restart, enable it"
-    if told["waits"]:
-        return f"this host does not take part in its cluster just now: {text.clean(told['waits'])}"
+    if told["failed"]:
+        why, hint = text.clean(told["failed"]), text.clean(told["failed_hint"])
+        return f"this host is a member of its cluster, but out of it: {why}\n  hint: {hint}"
     if told["removed"]:
         why = text.clean(told["removed"])
         then = "`abi cluster leave` lets go of it, and says how this host comes back"

@@ -8,36 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from abi import addresses
-from abi.backoff import Backoff
 from abi.config import Config
-from abi.errors import AbiError, NetworkDisabled, NodeUnreachable, Timeout, UsageError
+from abi.errors import AbiError, NetworkDisabled, UsageError
 from abi.wire import join_token
-from abid.cluster import advice, certificates, credentials, finding, interfaces, joining, secret, standing, token
-from abid.cluster.about import of_none
+from abid.cluster import advice, certificates, credentials, finding, joining, listening, secret, standing, token
+from abid.cluster.about import of_none, of_one_outside
 from abid.cluster.asking import NoLeader, Refused
 from abid.cluster.asking import done as _done
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
-from abid.cluster.door import PORTS_TRIED_MAX
 from abid.cluster.member import Member
 from abid.cluster.peer import Peer
-from abid.cluster.refusal import Code, PeerRefused
+from abid.cluster.refusal import Code
 from abid.cluster.registering import Registering
 from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
+from abid.cluster.waking import UNANSWERED, Waking
 from abid.core.cluster import commands
 from abid.core.cluster.called import member_called
-from abid.core.cluster.facts import ADDRESSES_MAX, Facts
+from abid.core.cluster.facts import Facts
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.messages import Snapshot
 from abid.raft_store import RaftStore
@@ -50,12 +47,6 @@ LEAVE_S: Final = 10.0
 """For the others to take our vote from us; afterwards we go all the same."""
 CATCH_UP_S: Final = 10.0
 """For a newcomer to be told what the cluster has agreed on: a join is done when the host can take part."""
-
-
-WAKE_AGAIN_MS_MAX: Final = 60_000
-"""Between two attempts to have a certificate renewed that ran out: a month has gone by, and a minute matters little."""
-UNANSWERED: Final = (NodeUnreachable, NoLeader, PeerRefused, Timeout)
-"""What may be otherwise the next time, or when another member is asked."""
 
 
 class NotMember(AbiError):
@@ -86,10 +77,7 @@ class Cluster:
         self.member: Member | None = None
         self.removed = ""
         """Why this host is no member any more, if it was sent away."""
-        self.waits = ""
-        """For what this host waits that is a member, and does not take part."""
         self.port = 0
-        self.addresses: tuple[str, ...] = ()
         self._loop = loop
         self._identity = identity
         self._host = host
@@ -97,7 +85,7 @@ class Cluster:
         self._on_failure = on_failure
         self._busy = asyncio.Lock()
         self._readmission: asyncio.Task[None] | None = None
-        self._waking: asyncio.Task[None] | None = None
+        self._waking = Waking(loop, self._wake)
 
     @property
     def is_enabled(self) -> bool:
@@ -108,42 +96,20 @@ class Cluster:
         return self._identity.node.hex()
 
     async def open(self) -> None:
-        """Be again what this host was. Raises AbiError and OSError."""
-        found = credentials.load(self._folder) if (self._folder / credentials.MEMBER).exists() else None
-        if found is None or not self.is_enabled:
-            return
-        stands = standing.load(self._folder)
-        try:
-            await self._wake(found, stands)
-        except UNANSWERED as error:
-            self._waking = self._loop.create_task(self._wake_later(found, stands, error))
+        """Be again what this host was. Where that cannot be, ``status`` says why, and what may pass is tried again."""
+        if self.is_enabled and (self._folder / credentials.MEMBER).exists():
+            await self._waking.begin()
 
-    async def _wake(self, found: Credentials, stands: Standing) -> None:
+    async def _wake(self) -> None:
         """As the member that this host was; a certificate that ran out is renewed first. Raises AbiError, OSError."""
-        timeout_s = self.config.integer("network.connection_timeout_ms") / 1000
-        places = tuple(dict.fromkeys((*finding.last_met(self._folder), *stands.hints)))
-        await self._be(await renewed_if_ended(found, places, timeout_s), stands)
-
-    async def _wake_later(self, found: Credentials, stands: Standing, why: AbiError) -> None:
-        """Nobody has renewed it yet, and perhaps nobody else is up yet; and no single member's word is the last."""
-        pauses, retry, lots = Backoff(cap_ms=WAKE_AGAIN_MS_MAX), 0, random.SystemRandom()
-        while True:
-            self.waits = f"its certificate ran out, and no member has renewed it yet: {why.message}"
-            log.warning("this host waits to take part in its cluster: %s", self.waits)
-            await asyncio.sleep(pauses.wait_ns(retry, lots.random()) / 1e9)
-            retry += 1
-            try:
-                async with self._busy:
-                    await self._wake(found, stands)
-            except UNANSWERED as error:
-                why = error
-            except (AbiError, OSError) as error:
-                self.waits = f"it cannot take part: {error}"
-                log.error("this host cannot take part in its cluster: %s", error)
+        async with self._busy:
+            found = credentials.load(self._folder)
+            if found is None:
                 return
-            else:
-                self.waits = ""
-                return
+            stands = standing.load(self._folder)
+            timeout_s = self.config.integer("network.connection_timeout_ms") / 1000
+            places = tuple(dict.fromkeys((*finding.last_met(self._folder), *stands.hints)))
+            await self._be(await renewed_if_ended(found, places, timeout_s), stands)
 
     def use(self, config: Config) -> None:
         """The configuration is another."""
@@ -153,9 +119,7 @@ class Cluster:
 
     def close(self) -> None:
         """The daemon is ending."""
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking, self.waits = None, ""
+        self._waking.close()
         member, self.member = self.member, None
         if member is not None:
             member.close()
@@ -166,17 +130,21 @@ class Cluster:
         """A new cluster, of this host alone. Raises IsMember, NetworkDisabled, ConfigError, OSError."""
         async with self._busy:
             self._check_alone()
-            now = time.time()
+            port, now = await listening.free_port(self._loop, self.config), time.time()
             authority = Authority.found(secrets.token_hex(8), now)
             subject = Subject(self.node, authority.cluster, 1)
-            found = self._store_own(authority, subject, secret.draw(), now)
-            await self._begin(found, Facts(), 1, await self._free_port())
+            try:
+                await self._begin(self._store_own(authority, subject, secret.draw(), now), Facts(), 1, port)
+            except (AbiError, OSError):
+                self._forget()
+                raise
             log.info("founded cluster %s", authority.cluster)
             return self.status()
 
     async def create_token(self, uses: int, valid_s: float) -> dict[str, Any]:
         """Text by which others join. Raises NotMember, and what ``token.create`` does."""
-        return await token.create(self._require(), self.addresses, uses, valid_s)
+        member = self._require()
+        return await token.create(member, member.listening.checked(), uses, valid_s)
 
     async def tokens(self) -> dict[str, Any]:
         """Those that can be used. Raises NotMember, NoLeader."""
@@ -199,11 +167,11 @@ class Cluster:
             read = join_token.parse(text)
             read = read._replace(addresses=(*places, *finding.registered(self._folder), *read.addresses))
             key, request = certificates.new_key_and_request(joining.subject_for(read, self.node))
-            port = await self._free_port()
+            port = await listening.free_port(self._loop, self.config)
             try:
                 authority, admitted = await joining.join(
-                    read, self.node, self._identity.incarnation, self._host, request, self._addresses_at(port),
-                    self.config.integer("network.connection_timeout_ms") / 1000,
+                    read, self.node, self._identity.incarnation, self._host, request,
+                    listening.places_at(self.config, port), self.config.integer("network.connection_timeout_ms") / 1000,
                 )  # fmt: skip
             except AbiError as error:
                 advice.on_join(error, self._folder.parent)
@@ -213,7 +181,11 @@ class Cluster:
             hints = tuple(dict.fromkeys((*read.addresses, *(place for one in admitted.addresses for place in one))))
             stands = Standing(admitted.number, port, hints)
             standing.save(self._folder, stands)
-            await self._be(found, stands)
+            try:
+                await self._be(found, stands)
+            except (AbiError, OSError) as error:
+                self._waking.again(error)
+                raise
             member = self._require()
             if not await member.wait(lambda: self.node_is_known(member), CATCH_UP_S):
                 log.warning("joined, and not heard from the cluster yet")
@@ -241,7 +213,9 @@ class Cluster:
         if not self.is_enabled:
             raise NetworkDisabled()
         discoverer = None if self.member is None else self.member.discoverer
-        return Registering(discoverer, self._folder, self.config.integer("network.port"), self._listen_on)
+        return Registering(
+            discoverer, self._folder, self.config.integer("network.port"), lambda: listening.up(self.config)
+        )
 
     async def leave(self, *, force: bool = False) -> dict[str, Any]:
         """Be alone again. ``force``: whether the cluster hears of it or not; who was sent away needs none. ``next``
@@ -252,20 +226,25 @@ class Cluster:
                 self._require()
             if member is not None and not force and len(member.consensus.facts.members) > 1:
                 await self._say_goodbye(member)
-            self.close()
-            credentials.forget(self._folder)
-            standing.forget(self._folder)
-            self.port, self.addresses, self.removed = 0, (), ""
+            self._forget()
+            self.removed = ""
             log.info("left the cluster")
             return {"left": True, "next": advice.to_come_back(self._folder.parent) if removed else ""}
 
     async def _say_goodbye(self, member: Member) -> None:
         try:
             _done(await member.asking.command(commands.Remove, number=member.number, revoke=False))
-        except UNANSWERED as error:
+        except (*UNANSWERED, NoLeader) as error:
             advice.on_leave(error)
             raise
         await member.wait(lambda: member.number not in member.consensus.configuration.members, LEAVE_S)
+
+    def _forget(self) -> None:
+        """What made this host a member. Raises OSError."""
+        self.close()
+        credentials.forget(self._folder)
+        standing.forget(self._folder)
+        self.port = 0
 
     async def remove(self, which: str, *, sure: bool) -> dict[str, Any]:
         """Send a member away, for good; ``which`` is for ``member_called``. Raises Refused where nobody is ``sure``."""
@@ -338,7 +317,7 @@ class Cluster:
         command = commands.Found(
             origin=number, serial=self._identity.incarnation << 32, at_ms=int(time.time() * 1000), number=number,
             cluster=found.subject.cluster, incarnation=found.subject.incarnation, node=self.node, name=self._host,
-            addresses=self._addresses_at(port),
+            addresses=listening.places_at(self.config, port),
         )  # fmt: skip
         _done(facts.apply(command))
         stands = Standing(number, port, ())
@@ -373,16 +352,17 @@ class Cluster:
         )  # fmt: skip
         member.hints = stands.hints
         try:
-            self.port = await member.start(self._listen_on(), stands.port, may_move=self._may_move)
+            may_move = listening.may_move(self.config)
+            self.port = await member.start(listening.up(self.config), stands.port, may_move=may_move)
         except BaseException:
+            member.peers.close()
             store.close()
             raise
         self.member = member
-        self.addresses = member.peers.addresses = self._addresses_at(self.port)
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
         member.seek()
-        member.announce(self._host, self.addresses[:ADDRESSES_MAX])
+        member.announce(self._host)
 
     def _on_forgotten(self, peer: Peer, missing: str) -> None:
         """This host's disk was restored: go on as somebody who has promised nothing."""
@@ -403,7 +383,9 @@ class Cluster:
                 await self._be(credentials_now, stands)
             log.info("readmitted as member %d", stands.number)
         except (AbiError, OSError) as error:
-            log.error("this host could not be readmitted: %s; a restart of its daemon tries again", error)
+            log.error("this host could not be readmitted: %s", error)
+            if self.member is None:
+                self._waking.again(error)
         finally:
             self._readmission = None
 
@@ -417,40 +399,7 @@ class Cluster:
             self.waits = f"it cannot take part: {error}"
             log.error("this host cannot take part in its cluster: %s", error)
 
-    # Where.
-
-    @property
-    def _may_move(self) -> bool:
-        """Whether another port will do: nobody has set this one."""
-        return self.config.settings["network.port"].origin == "default"
-
-    def _listen_on(self) -> list[str]:
-        bind = self.config.text("network.bind")
-        return [interface.address for interface in interfaces.found(bind)]
-
-    async def _free_port(self) -> int:
-        """The port that this host will take, if nobody else takes it in the meantime. Raises UsageError."""
-        port = self.config.integer("network.port")
-        last = port + PORTS_TRIED_MAX if self._may_move and port else port
-        why = ""
-        for candidate in range(port, last + 1):
-            try:
-                server = await self._loop.create_server(asyncio.Protocol, self._listen_on(), candidate)
-            except OSError as error:
-                why = error.strerror or str(error)
-                continue
-            found = int(server.sockets[0].getsockname()[1])
-            server.close()
-            await server.wait_closed()
-            return found
-        raise UsageError(f"port {port} cannot be opened: {why}", hint="set network.port to a free one")
-
-    def _addresses_at(self, port: int) -> tuple[str, ...]:
-        text = self.config.text("network.address")
-        if text:
-            host, own = addresses.split(text)
-            return (_joined(host, own or port),)
-        return tuple(_joined(address, port) for address in self._listen_on())
+    # What it is.
 
     def _check_alone(self) -> None:
         if not self.is_enabled:
@@ -466,11 +415,8 @@ class Cluster:
     def _require(self) -> Member:
         if not self.is_enabled:
             raise NetworkDisabled()
-        if self.waits:
-            raise NotMember(
-                f"this host does not take part in its cluster just now: {self.waits}",
-                hint="it does when a member answers it; `abi cluster leave --force` ends it",
-            )
+        if self._waking.outside is not None:
+            raise self._waking.outside.error()
         if self.removed:
             raise NotMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
         if self.member is None:
@@ -491,9 +437,8 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """For `abi network status`, whatever this host is."""
-        told = {**of_none(self.config, self.node, self._host, self.port, self.removed), "waits": self.waits}
-        return told if self.member is None else {**told, "joined": True, **self.member.shown()}
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        told = of_none(self.config, self.node, self._host, self.port, self.removed)
+        if self.member is not None:
+            return {**told, "joined": True, **self.member.shown()}
+        outside = self._waking.outside
+        return told if outside is None else {**told, **of_one_outside(outside.why, outside.hint)}

@@ -96,6 +96,8 @@ class Discoverer:
         self._running: set[asyncio.Task[object]] = set()
         self._saving = self._must_save = False
         self._is_started = False
+        self.on_moved: Callable[[], None] = lambda: None
+        """Told when the addresses of this host are others."""
         seeds = [lookup.parse(text, self._port) for text in options.seeds]
         self._names = [place for place in seeds if not lookup.is_address(place.host)]
         self._seeds = [lookup.address_of(place) for place in seeds if lookup.is_address(place.host)]
@@ -272,6 +274,7 @@ class Discoverer:
             self._interfaces = now_there
             self._lan.open(now_there)
             self.rules.on_other_interfaces(self._now())
+            self.on_moved()
 
     def _run(self, work: Coroutine[Any, Any, object], name: str = "abid discovery") -> None:
         task = self._loop.create_task(work, name=name)

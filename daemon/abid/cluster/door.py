@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from abi.errors import AbiError, ConfigError
@@ -66,9 +66,16 @@ class Door(Owner):
         self._peers = peers
         self._asked: set[Link] = set()
         """Strangers that have said their message."""
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[str, asyncio.Server] = {}
+        """By address."""
+        self._is_closed = False
         self._silent_until: dict[str, float] = {}
         """By code of refusal: when the next line about it may be logged."""
+
+    @property
+    def hosts(self) -> list[str]:
+        """The addresses on which the port is open."""
+        return list(self._servers)
 
     async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
         """Open the port on these addresses, or, if it ``may_move`` since nobody set it by hand, the next that is free.
@@ -77,22 +84,41 @@ class Door(Owner):
         last = min(port + PORTS_TRIED_MAX, 65_535) if may_move and port else port
         for candidate in range(port, last + 1):
             try:
-                server = await self._loop.create_server(self._on_knock, list(hosts), candidate)
+                self._servers = await opened(self._loop, self._on_knock, hosts, candidate)
             except OSError as problem:
                 error = problem
                 if problem.errno == errno.EADDRINUSE:
                     continue
                 break
-            self._servers.append(server)
-            return int(server.sockets[0].getsockname()[1])
+            return port_of(self._servers)
         where, why = ", ".join(hosts), error.strerror if error is not None else ""
         raise ConfigError(
             f"port {port} cannot be opened on {where}: {why}",
             hint="set network.port to one that is free, or leave it out: then the next free one is taken",
         )
 
+    async def follow(self, hosts: Sequence[str], port: int) -> dict[str, str]:
+        """Listen on these addresses from now on, and on no others; connections stay. Where that fails, and why."""
+        for host in [host for host in self._servers if host not in hosts]:
+            self._servers.pop(host).close()
+        failed: dict[str, str] = {}
+        for host in hosts:
+            if host in self._servers:
+                continue
+            try:
+                server = await self._loop.create_server(self._on_knock, host, port)
+            except OSError as error:
+                failed[host] = error.strerror or str(error)
+                continue
+            if self._is_closed:
+                server.close()
+                break
+            self._servers[host] = server
+        return failed
+
     def close(self) -> None:
-        for server in self._servers:
+        self._is_closed = True
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
         self.strangers.close()
@@ -161,6 +187,38 @@ class Door(Owner):
                 "refused a connection from %s (%s, %d so far): %s",
                 link.address, why.code, self.refusals[why.code], why.message,
             )  # fmt: skip
+
+
+async def opened(
+    loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.BaseProtocol], hosts: Sequence[str], port: int
+) -> dict[str, asyncio.Server]:
+    """A server on each of these addresses, with one port for all; 0: any that is free.
+
+    An address that is not there any more, or not yet (of IPv6, while the kernel asks whether another host has it), is
+    left out. Raises OSError where another error is met, or nothing is left; nothing is open then.
+    """
+    servers: dict[str, asyncio.Server] = {}
+    absent = OSError(errno.EADDRNOTAVAIL, "no address of this host is up")
+    for host in hosts:
+        try:
+            servers[host] = await loop.create_server(protocol, host, port)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                absent = error
+                continue
+            for server in servers.values():
+                server.close()
+                await server.wait_closed()
+            raise
+        port = port_of(servers)
+    if not servers:
+        raise absent
+    return servers
+
+
+def port_of(servers: Mapping[str, asyncio.Server]) -> int:
+    """The one that they share."""
+    return int(next(iter(servers.values())).sockets[0].getsockname()[1])
 
 
 def check_protocol(payload: memoryview | bytes) -> None:

@@ -74,6 +74,14 @@ def found(only: str = "") -> list[Interface]:
     return chosen(psutil.net_if_addrs(), psutil.net_if_stats(), only, socket.if_nametoindex)
 
 
+def owned() -> frozenset[str]:
+    """All addresses of this host, also of interfaces that are down."""
+    import psutil
+
+    families = (socket.AF_INET, socket.AF_INET6)
+    return frozenset(one.address for its in psutil.net_if_addrs().values() for one in its if one.family in families)
+
+
 def chosen(
     addresses: Mapping[str, Sequence[_Address]],
     stats: Mapping[str, _Stats],

@@ -26,6 +26,7 @@ from abi.wire.peers import Join, PeerKind, Renew
 from abid.cluster import admission, asking, finding, former, leading, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
+from abid.cluster.announcing import Announcing
 from abid.cluster.asking import Asking
 from abid.cluster.authority import Authority
 from abid.cluster.consensus import Consensus
@@ -35,6 +36,7 @@ from abid.cluster.door import Stranger
 from abid.cluster.expected import Expected, host_of
 from abid.cluster.health import Health
 from abid.cluster.leading import Leading
+from abid.cluster.listening import Listening
 from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
@@ -42,7 +44,7 @@ from abid.cluster.removal import Removal
 from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Requests
 from abid.cluster.vetting import Vetting
-from abid.core.cluster import commands
+from abid.core.cluster.facts import Member as Known
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -51,8 +53,6 @@ log = logging.getLogger(__name__)
 
 MESSAGES_MAX: Final = 1_000
 """Of Raft in one frame; a leader has far fewer for one member."""
-ANNOUNCE_S: Final = 600.0
-"""For a leader to be found; a host that moved is found by the others' beacons meanwhile."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
@@ -86,6 +86,10 @@ class Member:
         self.on_forgotten = on_forgotten
         """Told when others remember more of this host than it does itself."""
         self._on_failure = on_failure
+        self.listening: Listening
+        """From ``start`` on."""
+        self._announcing = Announcing(self)
+        self._name = ""
         self._store = store
         lots = self._lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
@@ -136,7 +140,12 @@ class Member:
             self._loop, self.config, self._identity, self.credentials.secret, port, self.folder, self.peers,
             self._connection_timeout_s,
         )  # fmt: skip
+        self.listening = Listening(
+            self._loop, self.config, self.peers.door, port, hosts, self._on_moved, self._on_told
+        )  # fmt: skip
+        self.discoverer.on_moved = self.listening.look
         self.discoverer.start()
+        self.listening.start()
         self._note_known()
         self.consensus.start()
         self.health.start()
@@ -159,6 +168,7 @@ class Member:
 
     def close(self) -> None:
         """Say goodbye. What was to be stored is stored."""
+        self.listening.close()
         if self.discoverer is not None:
             self._loop.create_task(self.discoverer.stop())
         self.health.close()
@@ -353,19 +363,22 @@ class Member:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    def announce(self, name: str, places: tuple[str, ...]) -> None:
-        """See that the cluster knows where this host is; it may have moved while its daemon was down."""
-        self._later(self._announce(name, places))
+    def announce(self, name: str) -> None:
+        """See that the cluster knows where this host is: it may have moved while its daemon was down, and may move."""
+        self._name = name
+        self._on_told(self.listening.told)
 
-    async def _announce(self, name: str, places: tuple[str, ...]) -> None:
-        await self.wait(lambda: self.consensus.leader != 0 and self.number in self.consensus.facts.members, ANNOUNCE_S)
-        known = self.consensus.facts.members.get(self.number)
-        if known is None or (known.name, known.addresses) == (name, places):
-            return
-        try:
-            await self.asking.command(commands.Announce, number=self.number, name=name, addresses=places)
-        except AbiError as error:
-            log.warning("the cluster does not know where this host is now: %s", error)
+    def _on_told(self, places: tuple[str, ...]) -> None:
+        self.peers.addresses = places
+        if places and self._announcing.say(self._name, places):
+            self._later(self._announcing.work())
+
+    def _on_moved(self, is_one_gone: bool) -> None:
+        """The addresses of this host are others. Whoever was connected over one that is gone does not know it yet."""
+        if is_one_gone:
+            self.peers.on_woken()
+        if self.discoverer is not None:
+            self.discoverer.on_woken()
 
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
@@ -409,6 +422,10 @@ class Member:
         """Of another host; this one needs none for itself."""
         return {"breaker": None if node == self.node else self.reach.breakers.described(node)}
 
+    def _places_of(self, member: Known) -> tuple[str, ...]:
+        """Where others dial it; of this host we know better than the cluster does."""
+        return self.listening.told if member.number == self.number else member.addresses
+
     def shown(self) -> dict[str, Any]:
         """For `abi network status`."""
         consensus, facts = self.consensus, self.consensus.facts
@@ -427,6 +444,7 @@ class Member:
             "certificate_ends_ms": round(self.credentials.not_after * 1000),
             "trouble": consensus.trouble,
             "told_removed": self._removal.told_by,
+            "notes": self.listening.notes(),
             "refused": dict(self.peers.refusals),
             "nodes": [
                 {
@@ -434,8 +452,8 @@ class Member:
                     "number": member.number,
                     "name": member.name,
                     **self._vetting.about(member.node),
-                    "address": member.addresses[0] if member.addresses else "",
-                    "addresses": list(member.addresses),
+                    "address": next(iter(self._places_of(member)), ""),
+                    "addresses": list(self._places_of(member)),
                     "state": self.health.state_of(member.number),
                     "connected": member.node == self.node or member.node in self.peers.connected,
                     **self._breaker_of(member.node),

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from abid.cluster.credentials import CredentialsDamaged, write_private
+from abid.cluster.credentials import damaged, write_private
 
 FILE: Final = "standing.json"
 
@@ -31,10 +31,7 @@ def load(folder: Path) -> Standing:
         words = json.loads(path.read_text())
         return Standing(int(words["number"]), int(words["port"]), tuple(map(str, words["hints"])))
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise CredentialsDamaged(
-            f"{path} is damaged or missing ({error})",
-            hint="restore it from a backup; or `abi cluster leave --force`, and join again with a token",
-        ) from None
+        raise damaged(path, error) from None
 
 
 def save(folder: Path, standing: Standing) -> None:
