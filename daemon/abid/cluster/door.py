@@ -60,7 +60,7 @@ class Door(Owner):
     """The owner of accepted links until they are members'. ``refusals`` counts by code whom we sent away."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, peers: Peers) -> None:
-        self.strangers = Strangers(loop, lambda address: peers.is_expected(address))
+        self.strangers = Strangers(loop, self._is_expected)
         self.refusals: Counter[str] = Counter()
         self._loop = loop
         self._peers = peers
@@ -122,6 +122,9 @@ class Door(Owner):
             server.close()
         self._servers.clear()
         self.strangers.close()
+
+    def _is_expected(self, address: str) -> bool:
+        return self._peers.is_expected(address)
 
     def _on_knock(self) -> Link:
         return Link(self._loop, self, self._peers.accepting_context, accepted=True)
