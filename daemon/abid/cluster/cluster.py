@@ -352,8 +352,8 @@ class Cluster:
         )  # fmt: skip
         member.hints = stands.hints
         try:
-            may_move = listening.may_move(self.config)
-            self.port = await member.start(listening.up(self.config), stands.port, may_move=may_move)
+            port, may_move, or_any = listening.wanted(self.config, stands.port)
+            self.port = await member.start(listening.up(self.config), port, may_move=may_move, or_any=or_any)
         except BaseException:
             member.peers.close()
             store.close()

@@ -77,12 +77,12 @@ class Door(Owner):
         """The addresses on which the port is open."""
         return list(self._servers)
 
-    async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
-        """Open the port on these addresses, or, if it ``may_move`` since nobody set it by hand, the next that is free.
-        Returns the port. Raises ConfigError."""
+    async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool, or_any: bool = False) -> int:
+        """Open the port on these addresses, or, if it ``may_move`` since nobody set it by hand, the next that is free;
+        with ``or_any``, in the end any that is free. Returns the port. Raises ConfigError."""
         error: OSError | None = None
         last = min(port + PORTS_TRIED_MAX, 65_535) if may_move and port else port
-        for candidate in range(port, last + 1):
+        for candidate in (*range(port, last + 1), *([0] if or_any else [])):
             try:
                 self._servers = await opened(self._loop, self._on_knock, hosts, candidate)
             except OSError as problem:

@@ -17,7 +17,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from abi import addresses
 from abi.config import Config
@@ -181,6 +181,23 @@ def only_loopback(hosts: Sequence[str]) -> str:
 def may_move(config: Config) -> bool:
     """Whether another port will do: nobody has set this one."""
     return config.settings["network.port"].origin == "default"
+
+
+class Wanted(NamedTuple):
+    """A port; whether the next free one will do instead, and whether any will."""
+
+    port: int
+    may_move: bool
+    or_any: bool
+
+
+def wanted(config: Config, before: int) -> Wanted:
+    """For a member that listened on a port ``before``. What a person has set counts, also long after the founding; 0 is
+    any, and best the one that the others know."""
+    port = config.integer("network.port")
+    if may_move(config):
+        return Wanted(before, may_move=True, or_any=False)
+    return Wanted(port or before, may_move=False, or_any=port == 0)
 
 
 async def free_port(loop: asyncio.AbstractEventLoop, config: Config) -> int:

@@ -133,9 +133,9 @@ class Member:
         self._answering: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
-    async def start(self, hosts: Sequence[str], port: int, *, may_move: bool) -> int:
+    async def start(self, hosts: Sequence[str], port: int, *, may_move: bool, or_any: bool) -> int:
         """Open the port, and take part. Returns the port. Raises ConfigError."""
-        port = await self.peers.listen(hosts, port, may_move=may_move)
+        port = await self.peers.listen(hosts, port, may_move=may_move, or_any=or_any)
         self.discoverer = finding.discoverer(
             self._loop, self.config, self._identity, self.credentials.secret, port, self.folder, self.peers,
             self._connection_timeout_s,

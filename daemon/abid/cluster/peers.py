@@ -122,9 +122,9 @@ class Peers:
     def stranger_count(self) -> int:
         return len(self._door.strangers)
 
-    async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool = False) -> int:
+    async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool = False, or_any: bool = False) -> int:
         """See ``Door.listen``."""
-        return await self._door.listen(hosts, port, may_move=may_move)
+        return await self._door.listen(hosts, port, may_move=may_move, or_any=or_any)
 
     async def dial(self, addresses: Sequence[str], timeout_s: float, node: str | None = None) -> Peer:
         """The peer that answers at one of these addresses, connected and greeted; ``node``, if it must be that one.
