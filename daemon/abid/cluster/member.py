@@ -414,6 +414,7 @@ class Member:
         for node in set(before.values()).difference(self._known.values(), [self.node]):
             self._vetting.forget_node(node)
             if self.discoverer is not None and facts.is_revoked(node):
+        self._renewal.look()
                 self.discoverer.forget(bytes.fromhex(node))
 
     # What people ask.

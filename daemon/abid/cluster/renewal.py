@@ -3,6 +3,9 @@
 A connection lasts as long as the certificates with which it was made: renewed ones are shown only over another one. So
 after a renewal the connections are made anew, one at a time and by lot, in the ten days before the others would end
 them as if something were wrong.
+
+A host that was suspended past that end is out, and wakes in the middle of its daemon's life. It asks as one does that
+starts so (``renewed_if_ended``), until somebody has renewed it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
+from abi.backoff import Backoff
 from abi.errors import AbiError
-from abid.cluster import admission, credentials, joining
+from abid.cluster import admission, credentials, finding, joining
 from abid.cluster.authority import is_renewal_due
 from abid.cluster.credentials import Credentials
 
@@ -28,6 +33,8 @@ LOOK_S: Final = 60.0
 a day."""
 AGAIN_S: Final = 600.0
 """After an attempt that failed; there are ten days for it."""
+ENDED_AGAIN_MS_MAX: Final = 60_000
+"""When there are none left."""
 
 
 class Renewal:
@@ -43,17 +50,25 @@ class Renewal:
 
     def look(self) -> None:
         """What the calendar asks for now, and again in a minute."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(LOOK_S, self.look)
         now, own = time.time(), self._member.credentials
         self._member.peers.end_outdated(now)
         outdated = self._member.peers.outdated
         if outdated:
             self._lots.choice(outdated).make_anew()
-        is_due = is_renewal_due(own.not_before, own.not_after, now)
-        if is_due and self._task is None and self._loop.time() >= self._not_before:
+        if self._task is not None:
+            return
+        if now >= own.not_after:
+            self._begin(self._renew_ended())
+        elif is_renewal_due(own.not_before, own.not_after, now) and self._loop.time() >= self._not_before:
             self._not_before = self._loop.time() + AGAIN_S
-            self._task = self._loop.create_task(self._renew())
-            self._task.add_done_callback(self._on_done)
+            self._begin(self._renew())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._on_done)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -80,6 +95,26 @@ class Renewal:
         )
         member.use(found)
         log.info("the certificate was renewed")
+
+    async def _renew_ended(self) -> None:
+        member, pauses, retry = self._member, Backoff(cap_ms=ENDED_AGAIN_MS_MAX), 0
+        while True:
+            timeout_s = member.config.integer("network.connection_timeout_ms") / 1000
+            try:
+                member.use(await renewed_if_ended(member.credentials, self._places(), timeout_s))
+            except (AbiError, OSError) as error:
+                log.warning("the certificate of this host has run out, and was not renewed: %s", error)
+            else:
+                log.info("the certificate was renewed, after its end")
+                return
+            await asyncio.sleep(pauses.wait_ns(retry, self._lots.random()) / 1e9)
+            retry += 1
+
+    def _places(self) -> tuple[str, ...]:
+        """Where members were met, and then where they are said to be."""
+        member = self._member
+        told = (place for other in member.consensus.facts.members.values() for place in other.addresses[:1])
+        return tuple(dict.fromkeys((*finding.last_met(member.folder), *told, *member.hints)))
 
 
 async def renewed_if_ended(found: Credentials, places: tuple[str, ...], timeout_s: float) -> Credentials:
