@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 """Between two looks at who votes and who should; followers catch up, members die."""
+LASTS_S: Final = 10.0
+"""Until a member that does not take the key is spoken of."""
 SETTLED_LOOK_S: Final = 5.0
 """Where nothing is left to be done: we are told whatever changes that. This forgives a mistake."""
 KEY = "authority-key"
@@ -42,6 +45,8 @@ class Leading:
         self._not_before: dict[int, float] = {}
         """When a member that did not take the key may be asked again. Something changes with each fact that is agreed
         on, and it must not be dialled each time."""
+        self._failing_since: dict[int, float] = {}
+        """Members that do not take it; infinity once that was said."""
         self._timer: asyncio.TimerHandle | None = None
         self._storing = asyncio.Lock()
 
@@ -53,6 +58,7 @@ class Leading:
         if not self._member.consensus.is_leader:
             self._holders.clear()
             self._not_before.clear()
+            self._failing_since.clear()
             return
         # The timer first: what is proposed may change something at once, and that is looked at from in here.
         self._look_again_in(LOOK_S)
@@ -105,20 +111,29 @@ class Leading:
     async def _hand_key(self, number: int, term: int) -> None:
         member = self._member
         node = member.node_of(number)
-        authority = credentials.load_authority(member.folder)
-        if node is None or authority is None:
-            return
         try:
+            authority = credentials.load_authority(member.folder)
+            if node is None or authority is None:
+                return
             peer = await member.reach.peer(node)
             body = {"key": authority.key_pem(), "term": term}
             await member.requests.ask(peer, KEY, body, member.request_timeout_s())
-        except AbiError as error:
-            log.info("member %d did not take the authority's key: %s", number, error)
-            self._not_before[number] = self._loop.time() + LOOK_S
+        except (AbiError, OSError) as error:
+            self._on_not_taken(number, error.message if isinstance(error, AbiError) else str(error))
             return
+        self._failing_since.pop(number, None)
         if member.consensus.is_leader and member.consensus.raft.term == term:
             self._holders.add(number)
             self.look()
+
+    def _on_not_taken(self, number: int, why: str) -> None:
+        """It is offered again. Who joined a moment ago has not opened its door yet; only what lasts is worth a line."""
+        now = self._loop.time()
+        self._not_before[number] = now + LOOK_S
+        log.debug("member %d did not take the authority's key: %s", number, why)
+        if now - self._failing_since.setdefault(number, now) >= LASTS_S:
+            self._failing_since[number] = math.inf
+            log.warning("member %d does not take the authority's key, and cannot vote: %s", number, why)
 
     # As somebody who is to vote.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from pathlib import Path
@@ -116,3 +117,30 @@ def test_and_is_dialled_again_a_little_later(tmp_path: Path, monkeypatch: pytest
         leads.close()
 
     run(scene())
+
+
+@pytest.mark.parametrize(("lasts_s", "lines"), [(60.0, 0), (0.005, 2)])
+def test_only_what_lasts_is_worth_a_line_and_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lasts_s: float,
+    lines: int,
+) -> None:
+    """Who joined a moment ago has not opened its door yet."""
+    ca = Ca(tmp_path)
+    monkeypatch.setattr(credentials, "load_authority", lambda _: ca.authority)
+    monkeypatch.setattr(leading, "LOOK_S", 0.01)
+    monkeypatch.setattr(leading, "LASTS_S", lasts_s)
+    caplog.set_level(logging.INFO)
+
+    async def scene() -> None:
+        host = Host(tmp_path)
+        leads = Leading(cast(Member, host), asyncio.get_running_loop())
+        leads.look()
+        await asyncio.wait_for(host.often.wait(), 10)
+        leads.close()
+
+    run(scene())
+    said = [record.getMessage() for record in caplog.records if "authority's key" in record.getMessage()]
+    assert len(said) == lines, "one for each of the two others"
