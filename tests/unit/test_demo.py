@@ -152,3 +152,17 @@ def see(folder: Path, *options: str) -> None:
     assert "kill -9" in done.stdout
     assert done.stdout.count("  holds  ") == 5
     assert list(folder.iterdir()) == []
+
+
+def test_a_demo_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-u", "-m", "abi_cli.demo", "--hosts", "2"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        while "abid start -d, on each host" not in (line := demo.stdout.readline()):
+            assert line, "it goes on until it is told to end"
+        demo.terminate()
+        said = demo.stdout.read()
+    assert demo.returncode == 130
+    assert "everything that was started has been stopped" in said
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,12 @@ def main(words: Sequence[str] | None = None) -> int:
         "end", f"{'every check holds' if held else 'NOT every check holds'}; {time.monotonic() - begin:.1f} s in all"
     )
     return 0 if held else 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends it as Ctrl-C does: what was started is stopped, and its directories go."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class _Demo:
@@ -188,4 +195,5 @@ def _hosts(text: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())
