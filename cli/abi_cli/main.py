@@ -71,7 +71,8 @@ def _answer(words: list[str]) -> int:
         _abandon_output()
         return exits.PIPE_CLOSED
     except OSError as problem:  # a full disk behind `>`, a terminal that went away
-        _tell(AbiError(f"{problem.strerror or problem}"), as_json)
+        where = problem.filename or "standard output"
+        _tell(AbiError(f"{where}: {problem.strerror or problem}"), as_json)
         _abandon_output()
         return exits.FAILURE
     return code

@@ -239,7 +239,7 @@ def test_output_that_cannot_be_written_is_a_failure(scripted: Any) -> None:
     run = "import sys; from abi_cli.main import main; sys.exit(main(['status']))"
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", run], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "abi: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "abi: standard output: No space left on device\n")
 
 
 def test_a_stdout_that_was_never_open(scripted: Any) -> None:

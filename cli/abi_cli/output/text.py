@@ -78,10 +78,10 @@ def size(count: float) -> str:
 
 
 def moment(unix_seconds: float) -> str:
-    """A point in time on this machine's clock."""
+    """A point in time on this machine's clock, with the name of its zone."""
     import time
 
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(unix_seconds)).rstrip()
 
 
 def _terminal_width() -> int:
