@@ -35,7 +35,7 @@ _CODES = {
 }
 """By what can be done about it: say it otherwise; nothing of this name; it took too long; start or reach who should
 answer; come again later; be somebody else, or show something else; configure it. All other codes are ``FAILURE``."""
-_BY_CODE = {code: number for number, codes in _CODES.items() for code in codes.split()}
+BY_CODE = {code: number for number, codes in _CODES.items() for code in codes.split()}
 _BY_END = {"ok": OK, "cancelled": INTERRUPTED, "timed_out": TIMED_OUT}
 
 
@@ -46,7 +46,7 @@ def of_error(error: AbiError) -> int:
 
 def of_code(code: str) -> int:
     """The same, by the error's code."""
-    return _BY_CODE.get(code, FAILURE)
+    return BY_CODE.get(code, FAILURE)
 
 
 def of_job(job: Object) -> int:
