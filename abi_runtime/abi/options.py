@@ -168,7 +168,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "network.discovery_enabled", "boolean", True, "",
-        "Whether peers are looked for on the local network; if not, not one packet is sent.",
+        "Whether peers are looked for; if not, no packet is sent: seeds, subnets, hook and registered hosts rest too.",
         reloadable=False,
     ),
     _duration(

@@ -44,7 +44,7 @@ def test_every_one_has_json(pair: list[Member], making: Making) -> None:
     place = two.sees(two)["address"]
     met = {"address": place, "node": two.node, "code": None, "message": "", "hint": ""}
     registered = one.json("abi", "network", "register", "--host", place)
-    assert registered == {"registered": [place], "joined": True, "dialled": [met]}
+    assert registered == {"registered": [place], "joined": True, "dialled": [met], "is_tried_again": False}
     listed = one.json("abi", "network", "register", "--list")
     assert listed == {"registered": [{"address": place, "node": two.node}]}
     assert one.json("abi", "network", "unregister", "--host", place) == {"unregistered": [place]}

@@ -155,6 +155,7 @@ def test_what_came_of_the_first_dial_is_told(pair: list[Member]) -> None:
     assert said == f"{place} is remembered, and answers as node {two.node}\n"
     said = one.run("abi", "network", "register", "--host", f"127.0.0.1:{port}").stdout
     assert said.startswith(f"127.0.0.1:{port} is remembered: nobody answers there now (")
+    assert said.endswith("and it is not tried again while network.discovery_enabled is false\n")
     own = one.run("abi", "network", "register", "--host", one.sees(one)["address"])
     assert (own.returncode, "is this host itself" in own.stderr) == (exits.USAGE, True)
     listed = [{"address": place, "node": two.node}, {"address": f"127.0.0.1:{port}", "node": None}]

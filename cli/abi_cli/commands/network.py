@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("list", "the hosts, one a line", _list)
     add("status", "the cluster as this host sees it", _status)
     register = add("register", "dial a host, now and after every start", _register)
+    register.description = (
+        "Dial a host now, and after every start of this daemon. Where network.discovery_enabled is false it is dialled "
+        "now, and remembered until that is true."
+    )
     either = register.add_mutually_exclusive_group(required=True)
     either.add_argument("--host", metavar="HOST[:PORT]", help="where its daemon listens")
     either.add_argument("--list", action="store_true", help="instead: what was registered here")
@@ -87,7 +91,7 @@ def _register(arguments: argparse.Namespace) -> int:
         json.write(told)
         return exits.OK
     for each in told["dialled"]:
-        print(f"{each['address']} is remembered{_outcome(each)}")
+        print(f"{each['address']} is remembered{_outcome(each, told['is_tried_again'])}")
         if each["hint"]:
             text.note(text.clean(each["hint"]))
     if not told["joined"]:
@@ -96,14 +100,15 @@ def _register(arguments: argparse.Namespace) -> int:
     return exits.OK
 
 
-def _outcome(dialled: Object) -> str:
+def _outcome(dialled: Object, is_tried_again: bool) -> str:
     """Of the first dial."""
     if dialled["node"]:
         return f", and answers as node {dialled['node']}"
     why = text.clean(dialled["message"])
+    then = "tried again" if is_tried_again else "not tried again while network.discovery_enabled is false"
     if dialled["code"] == NodeUnreachable.code:
-        return f": nobody answers there now ({why}), and it is tried again"
-    return f": who answers there refuses ({dialled['code']}: {why}), and is tried again"
+        return f": nobody answers there now ({why}), and it is {then}"
+    return f": who answers there refuses ({dialled['code']}: {why}), and is {then}"
 
 
 def _list_registered(arguments: argparse.Namespace) -> int:

@@ -125,11 +125,24 @@ class Discoverer:
         peers = remembered.load(self._folder)
         if not self._options.enabled:
             self.rules.remember_only(peers)
+            self._say_what_rests(peers)
             return
         self._is_started = True
         self._interfaces = self._find(self._options.bind)
         self._lan.open(self._interfaces)
         self._perform(self.rules.start(peers, self._seeds, self._now()))
+
+    def _say_what_rests(self, peers: Iterable[Peer]) -> None:
+        options = self._options
+        resting = {
+            "network.seeds": options.seeds,
+            "network.subnets": options.subnets,
+            "network.exec_hook": options.exec_hook,
+            "what was registered": [peer for peer in peers if peer.is_registered],
+        }
+        named = [name for name, is_there in resting.items() if is_there]
+        if named:
+            log.warning("nobody is looked for by %s: network.discovery_enabled is false", ", ".join(named))
 
     async def stop(self) -> None:
         """No socket, timer or dial of ours is left; what was to be remembered is on disk."""
@@ -143,6 +156,10 @@ class Discoverer:
                 if task.get_name() != _SAVING:
                     task.cancel()
             await asyncio.wait(self._running)
+
+    @property
+    def is_enabled(self) -> bool:
+        return self._options.enabled
 
     @property
     def peers(self) -> list[Peer]:

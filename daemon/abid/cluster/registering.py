@@ -55,6 +55,7 @@ class Registering:
             "registered": [str(address) for address in kept],
             "joined": True,
             "dialled": [outcomes[address] for address in kept if address in outcomes],
+            "is_tried_again": self._discoverer.is_enabled,
         }
 
     def _keep(self, found: Sequence[Address]) -> dict[str, Any]:
@@ -63,7 +64,8 @@ class Registering:
             raise _is_own(str(found[0]))
         known = [peer for peer in self._peers() if peer.address not in found]
         self._save([*known, *(Peer(address, b"", True) for address in found)])
-        return {"registered": [str(address) for address in found], "joined": False, "dialled": []}
+        registered = [str(address) for address in found]
+        return {"registered": registered, "joined": False, "dialled": [], "is_tried_again": True}
 
     def listed(self) -> dict[str, Any]:
         """In the order in which they were met or named."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from abid.cluster import remembered
 from abid.cluster.beacon import Seals
 from abid.cluster.discovery import DialOut, Discoverer, Options
 from abid.core.dialling import Address
-from abid.core.discovery import Beacon, ResolveNames
+from abid.core.discovery import Beacon, Peer, ResolveNames
 
 OWN, OTHER = b"\0\0\0\1", b"\0\0\0\2"
 KEY = b"k" * 32
@@ -105,5 +106,28 @@ def test_a_seed_is_dialled_while_another_one_s_name_is_looked_up_in_vain(
         assert dead == ["dead"], "nobody asks again for what is being looked up"
         answer.set()
         await one.stop()
+
+    asyncio.run(story())
+
+
+def test_what_rests_while_discovery_is_off_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def said(**options: Any) -> list[str]:
+        caplog.clear()
+        one = discoverer(tmp_path, **options)
+        one.start()
+        await one.stop()
+        return caplog.messages
+
+    async def story() -> None:
+        assert await said(enabled=False) == []
+        everything = {"seeds": ["10.0.0.2"], "subnets": ["10.0.0.0/28"], "exec_hook": "/bin/echo 10.0.0.2"}
+        assert await said(**everything) == []
+        remembered.save(tmp_path, [Peer(Address("10.0.0.3", 9)), Peer(Address("10.0.0.4", 9), OTHER, True)])
+        told = "network.seeds, network.subnets, network.exec_hook, what was registered"
+        assert await said(enabled=False, **everything) == [
+            f"nobody is looked for by {told}: network.discovery_enabled is false"
+        ]
 
     asyncio.run(story())
