@@ -23,20 +23,39 @@ AGAIN_MS_MAX: Final = 60_000
 
 
 class Announcing:
-    """One member's; ``work`` is run as a task of it, whenever ``say`` says that there is something to do."""
+    """One member's, in whose name it tells peers and the cluster."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._name = ""
         self._wanted: tuple[str, tuple[str, ...]] | None = None
+        """What the cluster is to know, until it does."""
         self._is_working = False
 
-    def say(self, name: str, places: tuple[str, ...]) -> bool:
-        """This is it from now on. Whether ``work`` has to begin."""
-        self._wanted = name, places
-        is_working, self._is_working = self._is_working, True
-        return not is_working
+    def begin(self, name: str) -> None:
+        """From now on, as the host of this name: it may have moved while its daemon was down, and may move."""
+        self._name = name
+        self.on_told(self._member.listening.told)
 
-    async def work(self) -> None:
+    def on_told(self, places: tuple[str, ...]) -> None:
+        """This is what others are to dial."""
+        self._member.peers.addresses = places
+        if not places:
+            return
+        self._wanted = self._name, places
+        if not self._is_working:
+            self._is_working = True
+            self._member.later(self._work())
+
+    def on_moved(self, is_one_gone: bool) -> None:
+        """The addresses of this host are others. Whoever was connected over one that is gone does not know it yet."""
+        member = self._member
+        if is_one_gone:
+            member.peers.on_woken()
+        if member.discoverer is not None:
+            member.discoverer.on_woken()
+
+    async def _work(self) -> None:
         """Until the cluster knows it."""
         lots, retry = random.SystemRandom(), 0
         try:

@@ -362,7 +362,7 @@ class Cluster:
         if self.port != stands.port:
             standing.save(self._folder, stands._replace(port=self.port))
         member.seek()
-        member.announce(self._host)
+        member.announcing.begin(self._host)
 
     def _on_forgotten(self, peer: Peer, missing: str) -> None:
         """This host's disk was restored: go on as somebody who has promised nothing."""

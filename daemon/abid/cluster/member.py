@@ -88,8 +88,7 @@ class Member:
         self._on_failure = on_failure
         self.listening: Listening
         """From ``start`` on."""
-        self._announcing = Announcing(self)
-        self._name = ""
+        self.announcing = Announcing(self)
         self._store = store
         lots = self._lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
@@ -141,8 +140,8 @@ class Member:
             self._connection_timeout_s,
         )  # fmt: skip
         self.listening = Listening(
-            self._loop, self.config, self.peers.door, port, hosts, self._on_moved, self._on_told
-        )  # fmt: skip
+            self._loop, self.config, self.peers.door, port, hosts, self.announcing.on_moved, self.announcing.on_told
+        )
         self.discoverer.on_moved = self.listening.look
         self.discoverer.start()
         self.listening.start()
@@ -154,7 +153,7 @@ class Member:
 
     def seek(self) -> None:
         """A newcomer knows nobody, and who knows of it may not reach it: dial where members were said to be."""
-        self._later(self._seek())
+        self.later(self._seek())
 
     async def _seek(self) -> None:
         pauses, retry = Backoff(), 0
@@ -280,7 +279,7 @@ class Member:
         self.reach.on_connected(peer.node)
         if self.discoverer is not None:
             self.discoverer.on_connected(bytes.fromhex(peer.node))
-        self._later(self._vet(peer))
+        self.later(self._vet(peer))
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_connected(member.number)
@@ -356,34 +355,18 @@ class Member:
             self._on_failure(removed)
 
     def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
-        self._later(self._admission.on_stranger(stranger, message))
+        self.later(self._admission.on_stranger(stranger, message))
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
-
-    def announce(self, name: str) -> None:
-        """See that the cluster knows where this host is: it may have moved while its daemon was down, and may move."""
-        self._name = name
-        self._on_told(self.listening.told)
-
-    def _on_told(self, places: tuple[str, ...]) -> None:
-        self.peers.addresses = places
-        if places and self._announcing.say(self._name, places):
-            self._later(self._announcing.work())
-
-    def _on_moved(self, is_one_gone: bool) -> None:
-        """The addresses of this host are others. Whoever was connected over one that is gone does not know it yet."""
-        if is_one_gone:
-            self.peers.on_woken()
-        if self.discoverer is not None:
-            self.discoverer.on_woken()
 
     def _on_woken(self) -> None:
         """This host was suspended; whoever led may not lead any more."""
         self.consensus.step_down()
         self.peers.on_woken()
+        self._renewal.look()
         if self.discoverer is not None:
             self.discoverer.on_woken()
 
@@ -414,7 +397,6 @@ class Member:
         for node in set(before.values()).difference(self._known.values(), [self.node]):
             self._vetting.forget_node(node)
             if self.discoverer is not None and facts.is_revoked(node):
-        self._renewal.look()
                 self.discoverer.forget(bytes.fromhex(node))
 
     # What people ask.
