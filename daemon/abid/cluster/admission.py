@@ -20,7 +20,7 @@ from abi.wire.peers import Admitted, Join, PeerKind, Renew, Renewed
 from abid.cluster import advice, credentials
 from abid.cluster.asking import NOT_LEADER
 from abid.cluster.authority import Authority, Ended
-from abid.cluster.certificates import Subject
+from abid.cluster.certificates import Subject, key_of_request
 from abid.cluster.consensus import NotLeader, Superseded
 from abid.cluster.door import Stranger
 from abid.cluster.peer import Peer
@@ -68,6 +68,9 @@ class Admission:
         except AbiError as error:
             log.info("%s asked in vain: %s", stranger.address, error)
             stranger.refuse(error)
+        except Exception:  # a disk that fails, say; nobody is left waiting for an answer that does not come
+            log.exception("%s could not be answered", stranger.address)
+            stranger.refuse(AbiError("the member that was asked could not answer; its log says why"))
 
     async def _ask(self, verb: str, message: Join | Renew, here: Callable[[], Awaitable[T]], answer: type[T]) -> T:
         member = self._member
@@ -104,7 +107,7 @@ class Admission:
         return self._authority().sign(request, self._subject(node), time.time())
 
     async def admit(self, message: Join) -> Admitted:
-        """Raises Denied and what the cluster could not do."""
+        """Raises Denied, CertificateError and what the cluster could not do."""
         member = self._member
         authority = self._authority()
         facts = member.consensus.facts
@@ -112,6 +115,7 @@ class Admission:
             raise refused(Code.OTHER_CLUSTER, f"this is cluster {facts.cluster}")
         await self._check_token(message)
         await self._check_that_it_is_no_copy(message.node)
+        key_of_request(message.request)  # not found out when it is a member that can never show a certificate
         result = await member.asking.command(
             commands.Admit, token=message.token, digest=digest(message.secret), node=message.node, name=message.name,
             addresses=message.addresses,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -144,3 +145,29 @@ def test_only_what_lasts_is_worth_a_line_and_one(
     run(scene())
     said = [record.getMessage() for record in caplog.records if "authority's key" in record.getMessage()]
     assert len(said) == lines, "one for each of the two others"
+
+
+def test_a_key_that_cannot_be_read_is_read_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one is offered again that was not taken; no task ends in an error that nobody hears of."""
+    ca, fails = Ca(tmp_path), [OSError("no more files"), OSError("no more files")]
+
+    def load(_: Path) -> Authority:
+        if fails:
+            raise fails.pop()
+        return ca.authority
+
+    monkeypatch.setattr(credentials, "load_authority", load)
+    monkeypatch.setattr(leading, "LOOK_S", 0.01)
+
+    async def scene() -> None:
+        seen: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+        host = Host(tmp_path)
+        leads = Leading(cast(Member, host), asyncio.get_running_loop())
+        leads.look()
+        await asyncio.wait_for(host.often.wait(), 10)
+        leads.close()
+        gc.collect()
+        assert (fails, seen) == ([], [])
+
+    run(scene())

@@ -1,0 +1,102 @@
+"""What a stranger is answered when something is wrong with what it asks, or with whom it asks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from abi.errors import AbiError
+from abi.wire.peers import PEER_PROTOCOL, Admitted, Join
+from abid.cluster import credentials
+from abid.cluster.admission import Admission
+from abid.cluster.certificates import CertificateError
+from abid.cluster.door import Stranger
+from abid.cluster.member import Member
+from abid.cluster.token import digest
+from abid.core.cluster import commands
+from abid.core.cluster.facts import Facts, Result, Token
+from abid.core.cluster.facts import Member as Known
+from tests.daemon.cluster.hosts import CLUSTER, Ca, run
+
+A, NEW = "0000000a", "0000000f"
+SECRET = b"s" * 16
+
+
+class Leader:
+    """Of a cluster of one, which knows a token."""
+
+    is_leader = True
+    node = A
+
+    def __init__(self, ca: Ca) -> None:
+        self.authority = ca.authority
+        self.credentials = ca.member(A)
+        token = Token(digest(SECRET), 1, int(time.time() * 1000) + 60_000)
+        self.facts = Facts(CLUSTER, 1, 2, {1: Known(1, A, "a", (), 0)}, tokens={"t": token})
+        self.peers = SimpleNamespace(connected={})
+        self.consensus = self.asking = self
+        self.asked: list[type] = []
+
+    async def refresh(self) -> None: ...
+
+    async def command(self, kind: Any, **words: Any) -> Result:
+        self.asked.append(kind)
+        return self.facts.apply(kind(origin=1, serial=len(self.asked), at_ms=0, **words))
+
+    def admission(self) -> Admission:
+        return Admission(cast(Member, self))
+
+
+class Asker:
+    """A stranger, and what it was told."""
+
+    address = "192.0.2.1"
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def answer(self, kind: object, message: object) -> None:
+        self.told.append(message)
+
+    def refuse(self, error: AbiError) -> None:
+        self.told.append(error)
+
+
+def join(request: bytes) -> Join:
+    return Join(PEER_PROTOCOL, CLUSTER, "t", SECRET, NEW, 1, "0", "new", request, ())
+
+
+def test_who_has_no_key_to_show_is_found_out_before_it_is_a_member(tmp_path: Path) -> None:
+    async def story() -> None:
+        leader = Leader(Ca(tmp_path))
+        for wrong in (b"", b"no request", b"x" * 4_000):
+            with pytest.raises(CertificateError):
+                await leader.admission().admit(join(wrong))
+        assert leader.asked == []
+        _, request = credentials.next_request(tmp_path, leader.credentials.subject)
+        assert (await leader.admission().admit(join(request))).number == 2, "the token is as good as before"
+        assert leader.asked == [commands.Admit]
+
+    run(story())
+
+
+@pytest.mark.parametrize("error", [OSError("no room"), RuntimeError("a mistake of ours")])
+def test_nobody_is_left_waiting_whatever_went_wrong(tmp_path: Path, error: Exception) -> None:
+    async def story() -> None:
+        leader, asker = Leader(Ca(tmp_path)), Asker()
+        _, request = credentials.next_request(tmp_path, leader.credentials.subject)
+
+        async def fails(kind: Any, **words: Any) -> Result:
+            raise error
+
+        works, leader.command = leader.command, fails  # type: ignore[method-assign]
+        await leader.admission().on_stranger(cast(Stranger, asker), join(request))
+        leader.command = works  # type: ignore[method-assign]
+        await leader.admission().on_stranger(cast(Stranger, asker), join(request))
+        assert [type(told) for told in asker.told] == [AbiError, Admitted]
+
+    run(story())
