@@ -198,11 +198,6 @@ class Discoverer:
         if self._is_started:
             self._perform(self.rules.on_change(self._now()))
 
-    def change_keys(self, keys: Sequence[bytes]) -> None:
-        """The first seals from now on, all of them open."""
-        if self._options.enabled:
-            self._seals = Seals(keys)
-
     # --- the world's events -------------------------------------------------------------------------------------------
 
     def _on_packet(self, packet: bytes, source: Source) -> None:

@@ -118,10 +118,6 @@ class Peers:
         """How many were sent away, by code."""
         return self._door.refusals
 
-    @property
-    def stranger_count(self) -> int:
-        return len(self._door.strangers)
-
     async def listen(self, hosts: Sequence[str], port: int, *, may_move: bool = False, or_any: bool = False) -> int:
         """See ``Door.listen``."""
         return await self._door.listen(hosts, port, may_move=may_move, or_any=or_any)

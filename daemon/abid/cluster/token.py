@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,10 +22,6 @@ from abid.core.cluster import commands
 
 if TYPE_CHECKING:
     from abid.cluster.member import Member
-
-USES_DEFAULT: Final = 1
-VALID_S_DEFAULT: Final = 3_600
-"""A person copies it to another host at once, or to a few; who automates says how long it shall last."""
 
 
 def draw(fingerprint: bytes, cluster: str, addresses: Sequence[str]) -> JoinToken:

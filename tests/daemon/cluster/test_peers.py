@@ -49,7 +49,7 @@ def test_two_members_speak_both_ways(tmp_path: Path, loop_factory: Factory) -> N
                 a.peers.send(B, PeerKind.RAFT, bytes(FRAME_BYTES_MAX + 1))
             assert a.peers.send(B, PeerKind.RAFT, b"still there")
             await b.until_told("message", A, PeerKind.RAFT, b"still there")
-            assert b.peers.stranger_count == 0
+            assert len(b.peers.door.strangers) == 0
 
     run(story(), loop_factory)
 

@@ -466,7 +466,7 @@ def test_who_goes_while_it_waits_for_its_turn_is_gone_at_once(tmp_path: Path, is
                     sock = writer.get_extra_info("socket")
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.close()
-                while b.peers.stranger_count:  # noqa: ASYNC110
+                while len(b.peers.door.strangers):  # noqa: ASYNC110
                     await asyncio.sleep(0)
             assert link.state is State.ENDED
             assert link._tls is None, "no handshake began"
@@ -492,7 +492,7 @@ def test_a_thousand_slow_handshakes_disturb_nobody(tmp_path: Path) -> None:
                 if number % 2:
                     sock.send(first[: 1 + number % len(first)])
                 slow.append(sock)
-                most = max(most, b.peers.stranger_count)
+                most = max(most, len(b.peers.door.strangers))
                 if number == 500:
                     assert (await c.peers.dial([b.address], WAIT_S)).node == B
             assert most <= strangers.STRANGERS_MAX
