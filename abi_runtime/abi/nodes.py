@@ -9,7 +9,7 @@ import msgspec
 from abi import control
 from abi.errors import NetworkDisabled, ProtocolError
 
-GONE: Final = frozenset({"dead", "left"})
+GONE: Final = frozenset({"dead", "stopped", "left", "other_incarnation"})
 """States of nodes that are no longer active. One that is suspect still is: it may only be slow."""
 
 

@@ -18,7 +18,7 @@ import msgspec
 from abid.web import Page
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-NODE_STATES: Final = ("alive", "suspect", "dead", "left")
+NODE_STATES: Final = ("alive", "suspect", "dead", "stopped", "left", "other_incarnation")
 BREAKER_STATES: Final = ("closed", "open", "half-open")
 TASK_STATES: Final = ("waiting", "queued", "running", "held")
 
@@ -56,6 +56,11 @@ def _nodes(status: Status) -> Samples:
 
 def _connected(status: Status) -> Samples:
     return [("", sum(node["connected"] for node in status["nodes"]))]
+
+
+def _voters_missing(status: Status) -> Samples:
+    there = {node["id"] for node in status["nodes"] if node["state"] in ("alive", "suspect")}
+    return [("", sum(voter not in there for voter in status["voters"]))]
 
 
 def _breakers(status: Status) -> Samples:
@@ -105,6 +110,10 @@ CLUSTER_METRICS: Final = (
     LEADER_KNOWN,
     Metric("abi_raft_leader", "gauge", "1 if this node is the leader.", _one(lambda s: s["role"] == "leader")),
     Metric("abi_raft_voters", "gauge", "Nodes that vote.", _one(lambda s: len(s["voters"]))),
+    Metric(
+        "abi_raft_voters_missing", "gauge", "Voters that are not there, for whatever reason.",
+        _voters_missing,
+    ),
     Metric("abi_raft_committed_index", "gauge", "How far the log is agreed on.", _one(lambda s: s["committed"])),
     Metric("abi_raft_applied_index", "gauge", "How far the log is carried out here.", _one(lambda s: s["applied"])),
     Metric(

@@ -158,7 +158,9 @@ def test_every_value_is_the_one_of_the_status() -> None:
         "abi_nodes{alive}": 2,
         "abi_nodes{suspect}": 0,
         "abi_nodes{dead}": 1,
+        "abi_nodes{stopped}": 0,
         "abi_nodes{left}": 0,
+        "abi_nodes{other_incarnation}": 0,
         "abi_peer_breakers{closed}": 1,
         "abi_peer_breakers{open}": 1,
         "abi_peer_breakers{half-open}": 0,
@@ -166,6 +168,7 @@ def test_every_value_is_the_one_of_the_status() -> None:
         "abi_raft_leader_known": 1,
         "abi_raft_leader": 0,
         "abi_raft_voters": 3,
+        "abi_raft_voters_missing": 1,
         "abi_raft_applied_index": 40,
         "abi_raft_committed_index": 41,
         "abi_nodes_connected": 2,
@@ -183,7 +186,7 @@ def test_no_names_arguments_or_environments() -> None:
     # Not even where a label could carry one: every value of a label is a word of ours, or the version.
     labels = set(re.findall(r'="([^"]*)"', text))
     words = {"0.1.0", "busy", "idle", "waiting", "queued", "running", "held", "done", "half-open", "open", "closed"}
-    words |= {"alive", "suspect", "dead", "left", "plain_text", "revoked"}
+    words |= {"alive", "suspect", "dead", "stopped", "left", "other_incarnation", "plain_text", "revoked"}
     assert labels == words | {kind.name.lower() for kind in EndKind}
 
 

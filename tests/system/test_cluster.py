@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from abi.wire import join_token
+from abi.wire import incarnations, join_token
 from abid.cluster import remembered
 from tests.system.harness import Daemon, all_pids, eventually
 
@@ -163,7 +163,7 @@ def test_one_of_three_alone_changes_nothing(hosts: Hosts) -> None:
 def test_up_to_seven_and_down_again(hosts: Hosts) -> None:
     members = hosts.cluster(7)
     for host in members[3:]:
-        assert host.json("abi", "cluster", "leave") == {"left": True, "next": ""}
+        assert host.json("abi", "cluster", "leave") == {"left": True, "agreed": True, "next": ""}
         assert status(host)["joined"] is False
         assert listening(host.pid) == []
     told = await_status(members[0], lambda told: len(told["voters"]) == 3, "three vote again")
@@ -208,6 +208,13 @@ def test_who_was_removed_is_refused_everywhere(hosts: Hosts) -> None:
     assert told["joined"] is False
     await_status(two, lambda told: len(told["nodes"]) == 2, "the others agree")
     eventually(lambda: not remembered.load(one.state_dir / "cluster"), "it is not dialled any more")
+    assert "removed from its cluster" in three.run("abi", "network", "status").stdout
+    place = three.state_dir / "cluster"
+    assert [name for name in ("ca.key", "secret") if (place / name).exists()] == []
+    three.kill(signal.SIGKILL)
+    three.wait()
+    three.start()
+    assert status(three)["removed"], "it knows that without asking"
     three.run("abi", "cluster", "leave", "--force")
     assert refused(three, "abi", "cluster", "join", ABI_JOIN_TOKEN=token_of(one))["code"] == "revoked"
 
@@ -329,6 +336,81 @@ def test_a_copy_of_a_member_that_lives_is_refused(hosts: Hosts) -> None:
     assert await_status(one, lambda told: len(told["nodes"]) == 2, "still two")
 
 
+def copied(host: Daemon, to: Daemon) -> None:
+    """The state directory of another host, as a backup that is put back in the wrong place."""
+    to.kill(signal.SIGKILL)
+    to.wait()
+    shutil.rmtree(to.state_dir / "cluster", ignore_errors=True)
+    shutil.copytree(host.state_dir / "cluster", to.state_dir / "cluster")
+    shutil.copy(host.state_dir / "identity.json", to.state_dir / "identity.json")
+    file = to.state_dir / "cluster" / "standing.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "port": 0}))  # both are on this machine
+    to.start()
+
+
+def test_a_copied_state_directory_never_takes_the_place_of_the_first(hosts: Hosts) -> None:
+    one, two, three = hosts.cluster(3)
+    (copy,) = hosts.add()
+    node = status(two)["node"]
+    copied(two, copy)
+    told = await_status(copy, lambda told: told["failed"], "it stands aside")
+    file = copy.state_dir / "cluster" / "aside.json"
+    assert (told["joined"], str(file) in told["failed_hint"], file.exists()) == (True, True, True)
+    assert refused(copy, "abi", "cluster", "token")["code"] == "out_of_cluster"
+    for host, whose in ((one, f"the identity of node {node}"), (two, "this host's identity")):
+        (note, *_) = await_status(host, lambda told: told["notes"], "those who met both say so")["notes"]
+        assert (note["code"], whose in note["message"]) == ("copy", True)
+    assert "a state directory was copied" in two.run("abi", "network", "status").stdout
+
+    two.kill(signal.SIGTERM)
+    two.wait()
+    copy.kill(signal.SIGKILL)
+    copy.wait()
+    copy.start()
+
+    def state(told: Any) -> str:
+        return str(next(each["state"] for each in told["nodes"] if each["id"] == node))
+
+    assert state(await_status(one, lambda told: state(told) != "alive", "it is gone")) == "stopped"
+    assert status(copy)["failed"]
+    two.start()
+    await_status(two, lambda told: told["leader"] and not told["failed"], "it is who it was")
+
+    left = copy.run("abi", "cluster", "leave", "--force")
+    assert (left.returncode, "identity of its own" in left.stderr) == (0, True)
+    token = token_of(three)
+    assert refused(copy, "abi", "cluster", "join", ABI_JOIN_TOKEN=token)["code"] == "is_member"
+    copy.kill(signal.SIGTERM)
+    copy.wait()
+    copy.start()
+    assert len(join(copy, token)["nodes"]) == 4
+
+
+def test_a_copy_that_wakes_on_another_machine_waits_for_the_first(hosts: Hosts) -> None:
+    """It was away when the copy came, for as long as a restart takes."""
+    on_machine = "import abid.cluster.twins\nabid.cluster.twins.machine = lambda: {!r}\n"
+    one, two, _ = hosts.cluster(3, on_machine.format("here"))
+    (copy,) = hosts.add(before=on_machine.format("there"))
+    two.kill(signal.SIGTERM)
+    two.wait()
+    copied(two, copy)
+    await_status(one, lambda told: told["refused"].get("moved"), "it has to wait")
+    assert [note["code"] for note in status(copy)["notes"]] == ["moved"]
+    two.start()
+    await_status(two, lambda told: told["leader"], "it is who it was")
+    await_status(copy, lambda told: told["failed"], "the copy stands aside")
+
+
+def test_who_leaves_by_force_leaves_by_agreement_if_there_can_be_one(hosts: Hosts) -> None:
+    """Else two of three that go so would take the majority with them."""
+    one, two, three = hosts.cluster(3)
+    for host in (three, two):
+        done = host.run("abi", "cluster", "leave", "--force")
+        assert (done.returncode, done.stdout) == (0, "this host belongs to no cluster, and the others agreed\n")
+    assert len(status(one)["nodes"]) == 1
+    assert token_of(one)
+
+
 def test_recovery_founds_a_new_incarnation_that_the_old_refuses(hosts: Hosts) -> None:
     one, two, three = hosts.cluster(3)
     assert refused(one, "abi", "cluster", "recover", "--yes")["code"] == "quorum"
@@ -338,15 +420,48 @@ def test_recovery_founds_a_new_incarnation_that_the_old_refuses(hosts: Hosts) ->
     await_status(one, lambda told: told["role"] != "leader", "it steps down without its majority")
     unsure = refused(one, "abi", "cluster", "recover")
     assert unsure["code"] == "unsure"
-    assert "2 other hosts must join again" in unsure["message"]
-    assert one.json("abi", "cluster", "recover", "--yes")["incarnation"] == 2
+    assert "on one host only" in unsure["message"]
+    assert "the 2 other hosts have to leave (--force) and join this one" in unsure["message"]
+    incarnation = one.json("abi", "cluster", "recover", "--yes")["incarnation"]
+    assert incarnations.generation(incarnation) == 2
     told = await_status(one, lambda told: told["role"] == "leader", "it leads alone")
     assert len(told["nodes"]) == 1
     two.start()
-    await_status(one, lambda told: told["refused"].get("other_incarnation"), "the old one is refused")
-    two.run("abi", "cluster", "leave", "--force")
+    told = await_status(one, lambda told: told["notes"], "the old one is refused, and one says so")
+    assert (told["refused"]["other_incarnation"] > 0, told["notes"][0]["code"]) == (True, "other_incarnation")
+    assert "which is older" in told["notes"][0]["message"]
+    told = await_status(two, lambda told: told["notes"], "and so does the other side")
+    assert "which is newer" in told["notes"][0]["message"]
+    assert {node["state"] for node in told["nodes"] if node["id"] == status(one)["node"]} == {"other_incarnation"}
+    assert "leave --force" in two.run("abi", "network", "status").stdout
+    done = two.run("abi", "cluster", "leave", "--force")
+    assert (done.returncode, "have not agreed" in done.stderr) == (0, True)
     join(two, token_of(one))
     assert len(status(one)["nodes"]) == 2
+
+
+def test_two_hosts_that_are_both_recovered_are_two_clusters(hosts: Hosts) -> None:
+    """Each survivor is made a cluster of its own by a person in a hurry. They refuse each other, and both go on."""
+    one, two, three = hosts.cluster(3)
+    recovered = {}
+    for daemon in (one, two, three):
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    for daemon in (one, two):
+        daemon.start()
+        recovered[daemon] = daemon.json("abi", "cluster", "recover", "--yes")["incarnation"]
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    assert recovered[one] != recovered[two]
+    assert {incarnations.generation(each) for each in recovered.values()} == {2}
+    for daemon in (one, two):
+        daemon.start()
+    place = status(two)["nodes"][0]["address"]
+    one.json("abi", "network", "register", "--host", place)
+    await_status(two, lambda told: told["refused"].get("other_incarnation"), "one dials two, and is refused")
+    for daemon in (one, two):
+        told = await_status(daemon, lambda told: told["role"] == "leader", "it leads alone")
+        assert (len(told["nodes"]), told["incarnation"]) == (1, recovered[daemon])
 
 
 def test_with_the_network_disabled_nothing_is_opened(hosts: Hosts) -> None:
@@ -448,9 +563,8 @@ def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
     one, two = hosts.cluster(2, before=SHORT_LIVED)
     ends = {host: status(host)["certificate_ends_ms"] for host in (one, two)}
     for host in (one, two):
-        await_status(
-            host, lambda told, host=host: told["certificate_ends_ms"] > ends[host] + 6_000, "renewed, and again"
-        )
+        later = ends[host] + 6000
+        await_status(host, lambda told, later=later: told["certificate_ends_ms"] > later, "renewed, and again")
     told = await_status(two, lambda told: all(node["connected"] for node in told["nodes"]), "connected still, or again")
     assert told["leader"] == status(one)["node"]
     for host in (one, two):

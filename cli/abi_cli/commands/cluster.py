@@ -13,7 +13,7 @@ from typing import TextIO
 from abi import addresses, exits
 from abi.control import Object
 from abi.errors import AbiError, UsageError
-from abi.wire import join_token
+from abi.wire import incarnations, join_token
 from abi_cli.asking import ask, ask_if_sure
 from abi_cli.output import json, text
 from abi_cli.parser import subcommands
@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     join.add_argument("addresses", nargs="*", metavar="HOST[:PORT]", help="members to dial before those in the token")
     leave = add("leave", "belong to no cluster any more", _leave)
     leave.add_argument("--force", action="store_true", help="even if the cluster cannot hear of it")
-    recover = add("recover", "found the cluster anew from what this host knows, when its majority is lost", _recover)
+    recover = add(
+        "recover",
+        "found the cluster anew from what this host knows, when its majority is lost: on one host only, all others "
+        "leave and join it",
+        _recover,
+    )
     recover.add_argument("--yes", action="store_true", help="really: what the others agreed on since is lost")
 
 
@@ -147,9 +152,11 @@ def _leave(arguments: argparse.Namespace) -> int:
     if arguments.json:
         json.write(told)
         return exits.OK
-    print("this host belongs to no cluster")
+    print("this host belongs to no cluster" + (", and the others agreed" if arguments.force and told["agreed"] else ""))
+    if not told["agreed"]:
+        text.note("the others have not agreed: they count on it until `abi network remove` there sends it away")
     if told["next"]:
-        text.note(f"the cluster that removed it takes it back only {told['next']}")
+        text.note(f"a cluster takes it back only {told['next']}")
     return exits.OK
 
 
@@ -158,9 +165,11 @@ def _recover(arguments: argparse.Namespace) -> int:
     if arguments.json:
         json.write(told)
         return exits.OK
-    print(f"the cluster goes on as incarnation {told['incarnation']}, with this host alone")
+    print(f"the cluster goes on as incarnation {incarnations.name(told['incarnation'])}, with this host alone")
+    if told["lost_members"]:
+        print("do not recover any other host: each would be a cluster of its own, and refuse this one")
     for node in told["lost_members"]:
-        print(f"  {node} has to join again: abi cluster leave --force; abi cluster join")
+        print(f"  {node} has to join again: abi cluster leave --force; abi cluster join, with a token of this host")
     return exits.OK
 
 

@@ -7,13 +7,14 @@ import argparse
 from abi import exits
 from abi.control import Object
 from abi.errors import NodeUnreachable
+from abi.wire import incarnations
 from abi_cli.asking import ask, ask_if_sure
 from abi_cli.output import json, text
 from abi_cli.parser import subcommands
 
 SUMMARY = "The hosts of this cluster, and how this one stands with them."
 ANSWER_S = 60.0
-GONE = ("dead", "left")
+GONE = ("dead", "stopped", "left", "other_incarnation")
 HEAD = ("NODE", "MEMBER", "NAME", "STATE", "ROLE", "CORES", "GPU", "BREAKER", "ADDRESS")
 
 
@@ -67,7 +68,7 @@ def _status(arguments: argparse.Namespace) -> int:
         return exits.OK
     leader = told["leader"] or "nobody just now"
     pairs: list[tuple[str, object]] = [
-        ("cluster", f"{told['cluster']}, incarnation {told['incarnation']}"),
+        ("cluster", f"{told['cluster']}, incarnation {incarnations.name(told['incarnation'])}"),
         ("this host", f"{told['node']}, {told['role']}, port {told['port']}, member {told['number']}"),
         ("leader", f"{leader}, term {told['term']}"),
         ("voters", ", ".join(told["voters"])),
@@ -80,6 +81,8 @@ def _status(arguments: argparse.Namespace) -> int:
     print(_table(told))
     for node in told["told_removed"]:
         print(f"node {node} says that this host was removed; it is believed when a majority of the voters says so")
+    for note in told["notes"]:
+        print(f"{text.clean(note['message'])}\n  hint: {text.clean(note['hint'])}")
     return exits.OK
 
 

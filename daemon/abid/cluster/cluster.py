@@ -10,16 +10,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from abi.config import Config
 from abi.errors import AbiError, NetworkDisabled, UsageError
-from abi.wire import join_token
-from abid.cluster import advice, certificates, credentials, finding, joining, listening, secret, standing, token
+from abi.wire import incarnations, join_token
+from abid.cluster import (
+    advice,
+    aside,
+    certificates,
+    credentials,
+    finding,
+    joining,
+    leaving,
+    listening,
+    recovering,
+    secret,
+    standing,
+    token,
+    twins,
+)
 from abid.cluster.about import of_none, of_one_outside
-from abid.cluster.asking import NoLeader, Refused
+from abid.cluster.aside import Aside
+from abid.cluster.asking import Refused
 from abid.cluster.asking import done as _done
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
@@ -31,7 +45,7 @@ from abid.cluster.registering import Registering
 from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
-from abid.cluster.waking import UNANSWERED, Waking
+from abid.cluster.waking import Waking
 from abid.core.cluster import commands
 from abid.core.cluster.called import member_called
 from abid.core.cluster.facts import Facts
@@ -43,8 +57,8 @@ from abid.state import Identity
 log = logging.getLogger(__name__)
 
 FOLDER: Final = "cluster"
-LEAVE_S: Final = 10.0
-"""For the others to take our vote from us; afterwards we go all the same."""
+LEAD_S: Final = 10.0
+"""For the only voter to lead: it waits for its disk, and for nobody else."""
 CATCH_UP_S: Final = 10.0
 """For a newcomer to be told what the cluster has agreed on: a join is done when the host can take part."""
 
@@ -62,27 +76,24 @@ class IsMember(AbiError):
 
 
 class Cluster:
-    """``on_failure`` is called when the daemon must end: nobody knows what its disk holds."""
+    """One host, from the start of its daemon on."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        config: Config,
-        identity: Identity,
-        host: str,
-        state_dir: Path,
-        on_failure: Callable[[Exception], None],
+        self, loop: asyncio.AbstractEventLoop, config: Config, identity: Identity, host: str, state_dir: Path
     ) -> None:
         self.config = config
         self.member: Member | None = None
         self.removed = ""
         """Why this host is no member any more, if it was sent away."""
+        self._aside: Aside | None = None
+        """Why it stands aside, if it does."""
+        self._next = ""
+        """What has to be done before this host can join again."""
         self.port = 0
         self._loop = loop
         self._identity = identity
         self._host = host
         self._folder = state_dir / FOLDER
-        self._on_failure = on_failure
         self._busy = asyncio.Lock()
         self._readmission: asyncio.Task[None] | None = None
         self._waking = Waking(loop, self._wake)
@@ -97,8 +108,13 @@ class Cluster:
 
     async def open(self) -> None:
         """Be again what this host was. Where that cannot be, ``status`` says why, and what may pass is tried again."""
-        if self.is_enabled and (self._folder / credentials.MEMBER).exists():
+        if not (self.is_enabled and (self._folder / credentials.MEMBER).exists()):
+            return
+        noted = aside.load(self._folder)
+        if noted is None:
             await self._waking.begin()
+        else:
+            self._stand_aside(noted)
 
     async def _wake(self) -> None:
         """As the member that this host was; a certificate that ran out is renewed first. Raises AbiError, OSError."""
@@ -132,10 +148,13 @@ class Cluster:
             self._check_alone()
             port, now = await listening.free_port(self._loop, self.config), time.time()
             authority = Authority.found(secrets.token_hex(8), now)
-            subject = Subject(self.node, authority.cluster, 1)
+            subject = Subject(self.node, authority.cluster, incarnations.FIRST)
             try:
-                await self._begin(self._store_own(authority, subject, secret.draw(), now), Facts(), 1, port)
-            except (AbiError, OSError):
+                stands = await self._begin(subject, Facts(), 1, port)
+                # Last, since its being there makes a member of this host: who loses power before has founded nothing.
+                found = await asyncio.to_thread(self._store_own, authority, subject, secret.draw(), now)
+                await self._lead(found, stands)
+            except Exception:
                 self._forget()
                 raise
             log.info("founded cluster %s", authority.cluster)
@@ -176,11 +195,14 @@ class Cluster:
             except AbiError as error:
                 advice.on_join(error, self._folder.parent)
                 raise
-            found = credentials.store_member(self._folder, authority, admitted.certificate, key, admitted.secret)
             # Where a member answered just now may be the only place that leads there, whatever the others were told.
             hints = tuple(dict.fromkeys((*read.addresses, *(place for one in admitted.addresses for place in one))))
             stands = Standing(admitted.number, port, hints)
+            standing.forget(self._folder)  # of a cluster that this host was about to leave when it lost its power
             standing.save(self._folder, stands)
+            found = await asyncio.to_thread(  # last: its being there makes a member of this host
+                credentials.store_member, self._folder, authority, admitted.certificate, key, admitted.secret
+            )
             try:
                 await self._be(found, stands)
             except (AbiError, OSError) as error:
@@ -188,7 +210,7 @@ class Cluster:
                 raise
             member = self._require()
             if not await member.wait(lambda: self.node_is_known(member), CATCH_UP_S):
-                log.warning("joined, and not heard from the cluster yet")
+                raise joining.Unheard(admitted.number, CATCH_UP_S, bool(member.peers.connected), member.why_unheard)
             log.info("joined cluster %s as member %d", read.cluster, admitted.number)
             return self.status()
 
@@ -212,32 +234,26 @@ class Cluster:
     def _registering(self) -> Registering:
         if not self.is_enabled:
             raise NetworkDisabled()
-        discoverer = None if self.member is None else self.member.discoverer
-        return Registering(
-            discoverer, self._folder, self.config.integer("network.port"), lambda: listening.up(self.config)
-        )
+        discoverer, port = None if self.member is None else self.member.discoverer, self.config.integer("network.port")
+        return Registering(discoverer, self._folder, port, lambda: listening.up(self.config))
 
     async def leave(self, *, force: bool = False) -> dict[str, Any]:
-        """Be alone again. ``force``: whether the cluster hears of it or not; who was sent away needs none. ``next``
-        says how this host would come back, if a token will not do. Raises NotMember, NoLeader, Refused."""
+        """Be alone again. ``force``: whether the cluster agrees or not; ``agreed``: whether it did; ``next``: how this
+        host would come back, if a token will not do. Raises NotMember, NoLeader, Refused."""
         async with self._busy:
-            member, removed = self.member, self.removed
+            member, removed, agreed = self.member, self.removed, True
             if member is None and not removed and not (force and (self._folder / credentials.MEMBER).exists()):
                 self._require()
-            if member is not None and not force and len(member.consensus.facts.members) > 1:
-                await self._say_goodbye(member)
+            if member is None:
+                agreed = bool(removed)
+            elif len(member.consensus.facts.members) > 1:
+                agreed = await (leaving.by_force(member) if force else self._say_goodbye(member))
             self._forget()
-            self.removed = ""
+            self._next = aside.end(self._folder, self._aside)
+            self.removed, self._aside = "", None
             log.info("left the cluster")
-            return {"left": True, "next": advice.to_come_back(self._folder.parent) if removed else ""}
-
-    async def _say_goodbye(self, member: Member) -> None:
-        try:
-            _done(await member.asking.command(commands.Remove, number=member.number, revoke=False))
-        except (*UNANSWERED, NoLeader) as error:
-            advice.on_leave(error)
-            raise
-        await member.wait(lambda: member.number not in member.consensus.configuration.members, LEAVE_S)
+            then = advice.to_come_back(self._folder.parent) if removed else self._next
+            return {"left": True, "agreed": agreed, "next": then}
 
     def _forget(self) -> None:
         """What made this host a member. Raises OSError."""
@@ -245,6 +261,14 @@ class Cluster:
         credentials.forget(self._folder)
         standing.forget(self._folder)
         self.port = 0
+
+    async def _say_goodbye(self, member: Member) -> bool:
+        try:
+            await leaving.by_agreement(member)
+        except leaving.FAILURES as error:
+            advice.on_leave(error)
+            raise
+        return True
 
     async def remove(self, which: str, *, sure: bool) -> dict[str, Any]:
         """Send a member away, for good; ``which`` is for ``member_called``. Raises Refused where nobody is ``sure``."""
@@ -264,93 +288,59 @@ class Cluster:
     async def recover(self, *, sure: bool) -> dict[str, Any]:
         """Go on without the majority that is lost, as a cluster of one, in a new incarnation that the old refuses.
 
-        Raises NotMember; Refused while a majority answers, and when not ``sure``, with what may be lost.
+        Raises NotMember, and what ``recovering.plan`` does.
         """
         async with self._busy:
             member = self._require()
-            if await self._quorum_answers(member):
-                raise Refused("a majority of the voters answers: nothing has to be recovered", code="quorum")
-            authority = credentials.load_authority(self._folder)
-            if authority is None:
-                raise Refused(
-                    "this host never voted, and does not hold the authority's key",
-                    code="no_key", hint="recover on a host that voted: `abi network status` names them",
-                )  # fmt: skip
-            facts, raft = member.consensus.facts, member.consensus.raft
-            told = {
-                "applied": raft.log.applied,
-                "last": raft.log.last_index,
-                "voters": member.shown()["voters"],
-                "lost_members": [one.node for one in facts.members.values() if one.node != self.node],
-            }
-            if not sure:
-                raise Refused(
-                    f"this would found the cluster anew from what this host knows (entry {raft.log.applied}); what the "
-                    f"others agreed on after that is lost, and {len(told['lost_members'])} other hosts must join again",
-                    code="unsure", hint="--yes does it",
-                )  # fmt: skip
-            incarnation, number, port = facts.incarnation + 1, facts.next_number, self.port
+            plan = await recovering.plan(member, self._folder, sure=sure)
+            facts, port, now = member.consensus.facts, self.port, time.time()
             member.close()
             self.member = None
-            now = time.time()
-            found = self._store_own(authority, Subject(self.node, facts.cluster, incarnation), secret.draw(), now)
-            await self._begin(found, facts, number, port)
-            return {**told, "incarnation": incarnation}
-
-    async def _quorum_answers(self, member: Member) -> bool:
-        try:
-            await asyncio.wait_for(member.asking.read("name", name=""), 2.0)
-        except (AbiError, TimeoutError):
-            return False
-        return True
+            subject = Subject(self.node, facts.cluster, plan.incarnation)
+            # First, so that who loses its power now is refused by the others, and recovers again.
+            found = await asyncio.to_thread(self._store_own, plan.authority, subject, secret.draw(), now)
+            await self._lead(found, await self._begin(subject, facts, facts.next_number, port))
+            return plan.told
 
     def _store_own(self, authority: Authority, subject: Subject, drawn: bytes, now: float) -> Credentials:
         """This host as the one that signs for itself."""
         key, request = certificates.new_key_and_request(subject)
         certificate = authority.sign(request, subject, now)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         credentials.store_authority_key(self._folder, authority.key_pem())
         return credentials.store_member(self._folder, authority.certificate, certificate, key, drawn)
 
-    async def _begin(self, found: Credentials, facts: Facts, number: int, port: int) -> None:
-        """As the only member: what has been agreed on so far is where the log begins."""
+    async def _begin(self, subject: Subject, facts: Facts, number: int, port: int) -> Standing:
+        """As the only member, on disk: what has been agreed on so far is where the log begins."""
         command = commands.Found(
             origin=number, serial=self._identity.incarnation << 32, at_ms=int(time.time() * 1000), number=number,
-            cluster=found.subject.cluster, incarnation=found.subject.incarnation, node=self.node, name=self._host,
+            cluster=subject.cluster, incarnation=subject.incarnation, node=self.node, name=self._host,
             addresses=listening.places_at(self.config, port),
         )  # fmt: skip
         _done(facts.apply(command))
         stands = Standing(number, port, ())
-        path = stands.store_path(self._folder)
-        path.unlink(missing_ok=True)
-        store = RaftStore(path)
-        store.load()
-        written: asyncio.Future[Exception | None] = self._loop.create_future()
-
-        def done(error: Exception | None) -> None:
-            self._loop.call_soon_threadsafe(written.set_result, error)
-
         begin = Snapshot(1, 1, Configuration(voters=frozenset({number})), facts.encoded())
-        store.compact(begin, done)
-        error = await written
-        store.close()
-        if error is not None:
-            raise error
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await standing.begin(stands.store_path(self._folder), begin)
         standing.save(self._folder, stands)
+        return stands
+
+    async def _lead(self, found: Credentials, stands: Standing) -> None:
         await self._be(found, stands)
         member = self._require()
         member.consensus.stand()
-        await member.wait(lambda: member.consensus.is_leader, LEAVE_S)
+        await member.wait(lambda: member.consensus.is_leader, LEAD_S)
 
     async def _be(self, found: Credentials, stands: Standing) -> None:
         """A member, from now on."""
         store = RaftStore(stands.store_path(self._folder))
-        stored = store.load()
+        stored = await asyncio.to_thread(store.load)
         member = Member(
             self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed,
             self._on_forgotten,
         )  # fmt: skip
         member.hints = stands.hints
+        here = twins.machine()
+        member.peers.has_moved = stands.machine not in ("", here)
         try:
             port, may_move, or_any = listening.wanted(self.config, stands.port)
             self.port = await member.start(listening.up(self.config), port, may_move=may_move, or_any=or_any)
@@ -359,8 +349,8 @@ class Cluster:
             store.close()
             raise
         self.member = member
-        if self.port != stands.port:
-            standing.save(self._folder, stands._replace(port=self.port))
+        if (self.port, here) != (stands.port, stands.machine) and not member.peers.has_moved:
+            standing.save(self._folder, stands._replace(port=self.port, machine=here))
         member.seek()
         member.announcing.begin(self._host)
 
@@ -390,20 +380,34 @@ class Cluster:
             self._readmission = None
 
     def _on_member_failed(self, error: AbiError) -> None:
-        """This host is no member any more, or can be none as it is. What else runs on it has nothing to do with that."""
+        """This host is no member any more, or can be none as it is. What else runs on it goes on."""
         self.close()
-        if error.code == Code.REVOKED:
-            self.removed = error.message
-            log.warning("this host was removed from its cluster")
+        if error.code not in (Code.REVOKED, Code.COPY):
+            self._waking.again(error)
+            return
+        try:
+            noted = aside.stand(self._folder, error)
+        except OSError as problem:
+            log.error("that is not on the disk, and a restart has to be told again: %s", problem)
+            noted = Aside(error.code, error.message, int(time.time() * 1000))
+        self._stand_aside(noted)
+
+    def _stand_aside(self, noted: Aside) -> None:
+        self._aside = noted
+        if noted.code == Code.REVOKED:
+            self.removed = noted.why
+            log.warning("this host was removed from its cluster: %s", noted.why)
         else:
-            self.waits = f"it cannot take part: {error}"
-            log.error("this host cannot take part in its cluster: %s", error)
+            self._waking.outside = aside.outside(self._folder, noted)
+            log.error("this host takes part no more: %s", self._waking.outside.why)
 
     # What it is.
 
     def _check_alone(self) -> None:
         if not self.is_enabled:
             raise NetworkDisabled()
+        if self._next:
+            raise IsMember("this host has the identity of the one that it was a copy of", hint=self._next)
         if self.removed:
             raise IsMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
         if self.member is not None or (self._folder / credentials.MEMBER).exists():

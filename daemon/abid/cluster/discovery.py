@@ -98,6 +98,8 @@ class Discoverer:
         self._is_started = False
         self.on_moved: Callable[[], None] = lambda: None
         """Told when the addresses of this host are others."""
+        self.on_copy: Callable[[str], None] = lambda host: None
+        """Told from where a beacon came in the name of this host that it did not send."""
         seeds = [lookup.parse(text, self._port) for text in options.seeds]
         self._names = [place for place in seeds if not lookup.is_address(place.host)]
         self._seeds = [lookup.address_of(place) for place in seeds if lookup.is_address(place.host)]
@@ -257,6 +259,7 @@ class Discoverer:
                 self._save()
             case CopySeen():
                 log.error("the host at %s uses the identity of this one: a copy of its state directory?", effect.source)
+                self.on_copy(effect.source)
             case _:
                 assert_never(effect)
 

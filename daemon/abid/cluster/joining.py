@@ -48,6 +48,21 @@ ANSWER_S: Final = 35.0
 """A little longer than the member gives itself, so that its own words come and not our impatience."""
 
 
+class Unheard(AbiError):
+    """This host was admitted, and knows nothing of its cluster yet. It is a member all the same, and goes on trying."""
+
+    code = "unavailable"
+
+    def __init__(self, number: int, waited_s: float, is_connected: bool, why: AbiError | None) -> None:
+        told = "no member was reached" if why is None else why.message
+        if is_connected:
+            told = "members are connected, and none of them leads"
+        super().__init__(
+            f"this host was admitted as member {number}, and has not heard of the cluster in {waited_s:g} s: {told}",
+            hint="it goes on trying: `abi network status` shows when it is heard; `abi cluster leave --force` gives up",
+        )
+
+
 class Question(Runner):
     """One message, one answer. ``cluster`` is whose certificate the answering host must show; None: nobody's."""
 

@@ -23,12 +23,13 @@ from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, finding, former, leading, vetting
+from abid.cluster import admission, asking, finding, former, leading, leaving, standing, twins, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.announcing import Announcing
 from abid.cluster.asking import Asking
 from abid.cluster.authority import Authority
+from abid.cluster.certificates import Subject
 from abid.cluster.consensus import Consensus
 from abid.cluster.credentials import Credentials
 from abid.cluster.discovery import Discoverer
@@ -36,13 +37,17 @@ from abid.cluster.door import Stranger
 from abid.cluster.expected import Expected, host_of
 from abid.cluster.health import Health
 from abid.cluster.leading import Leading
+from abid.cluster.leaving import Gone
 from abid.cluster.listening import Listening
 from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
+from abid.cluster.refusal import Code
 from abid.cluster.removal import Removal
 from abid.cluster.renewal import Renewal, certificate_of
-from abid.cluster.requests import Requests
+from abid.cluster.requests import Handler, Requests
+from abid.cluster.strays import Strays
+from abid.cluster.twins import Twins
 from abid.cluster.vetting import Vetting
 from abid.core.cluster.facts import Member as Known
 from abid.core.raft.messages import Message
@@ -81,6 +86,8 @@ class Member:
         self.authority: Authority | None = None
         self.hints: tuple[str, ...] = ()
         """Addresses to dial while the facts name nobody yet: a newcomer's."""
+        self.why_unheard: AbiError | None = None
+        """Why the last of these dials was in vain."""
         self._loop = loop
         self.discoverer: Discoverer | None = None
         self.on_forgotten = on_forgotten
@@ -106,6 +113,9 @@ class Member:
         self._known: dict[int, str] = {}
         """By number: whom the facts name, or named while Raft counts it still."""
         self._removal = Removal(self)
+        self.twins = Twins(self)
+        self.strays = Strays(self)
+        self._gone = Gone()
         others = self.consensus.facts.members
         self.health = Health(
             loop, number, others, identity.incarnation, self._send_gossip, self._dial, self._on_change, self._on_woken
@@ -118,19 +128,25 @@ class Member:
             loop, self.consensus, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
             self.request_timeout_s, self._max_retries,
         )  # fmt: skip
-        self.requests.handlers = {
+        self.requests.handlers = self._handlers()
+        self._answering: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Who answers what members ask, by verb."""
+        return {
             asking.COMMAND: self.asking.on_command,
             asking.READ: self.asking.on_read,
             admission.JOIN: self._admission.on_join,
             admission.RENEW: self._admission.on_renew,
             admission.RENEW_OWN: self._admission.on_renew_own,
             leading.KEY: self._leading.on_key,
+            twins.MET: self.twins.on_told,
+            leaving.GONE: self._gone.on_told,
             vetting.ABOUT: self._vetting.on_about,
             vetting.FORGOTTEN: self._vetting.on_forgotten,
             vetting.READMIT: self._vetting.on_readmit,
         }
-        self._answering: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
 
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool, or_any: bool) -> int:
         """Open the port, and take part. Returns the port. Raises ConfigError."""
@@ -143,6 +159,7 @@ class Member:
             self._loop, self.config, self.peers.door, port, hosts, self.announcing.on_moved, self.announcing.on_told
         )
         self.discoverer.on_moved = self.listening.look
+        self.discoverer.on_copy = self.twins.on_heard
         self.discoverer.start()
         self.listening.start()
         self._note_known()
@@ -161,6 +178,7 @@ class Member:
             try:
                 await self.peers.dial(self.hints, self._connection_timeout_s())
             except AbiError as error:
+                self.why_unheard = error
                 log.debug("no member is found yet: %s", error)
             await asyncio.sleep(pauses.wait_ns(retry, self._lots.random()) / 1e9)
             retry += 1
@@ -277,6 +295,8 @@ class Member:
 
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
+        self.strays.on_connected(peer.node)
+        self._gone.on_connected(peer.node)
         if self.discoverer is not None:
             self.discoverer.on_connected(bytes.fromhex(peer.node))
         self.later(self._vet(peer))
@@ -289,6 +309,14 @@ class Member:
         await self._vetting.ask(peer)
         if self._vetting.listens_to(peer):
             self._removal.on_answered(peer.node)
+            self.twins.on_answered(peer.node)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Others speak with us: this machine is the one that this host is on."""
+        if self.peers.has_moved:
+            self.peers.has_moved = False
+            standing.settle(self.folder, twins.machine())
 
     def on_message(self, peer: Peer, kind: int, payload: bytes) -> None:
         """Raises ProtocolError."""
@@ -350,9 +378,15 @@ class Member:
 
     def _on_refused(self, node: str, error: AbiError) -> None:
         """It will not speak with us, or we not with it."""
-        removed = self._removal.on_refused(node, error)
-        if removed is not None:
-            self._on_failure(removed)
+        why = self._removal.on_refused(node, error) or self.twins.on_refused(node, error)
+        if why is not None:
+            self._on_failure(why)
+
+    def on_copy(self, twin: Peer, address: str) -> None:
+        self.twins.on_met(twin, address)
+
+    def on_stray(self, subject: Subject) -> None:
+        self.strays.on_met(subject)
 
     def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
         self.later(self._admission.on_stranger(stranger, message))
@@ -382,7 +416,9 @@ class Member:
                 self.peers.revoke(node)
         if members:
             self.reach.keep({*self._known.values(), *self._nodes.values()})
-            self._removal.keep({member.node for member in members.values()})
+            nodes = {member.node for member in members.values()}
+            self._removal.keep(nodes)
+            self._gone.keep(nodes)
         self.asking.on_change()
         self._leading.look()
         self._changed.set()
@@ -405,6 +441,15 @@ class Member:
         """Of another host; this one needs none for itself."""
         return {"breaker": None if node == self.node else self.reach.breakers.described(node)}
 
+    def _state_of(self, member: Known) -> str:
+        """alive, suspect, dead; stopped, by somebody who may start it again; left, by force; or other_incarnation."""
+        if self.strays.has(member.node):
+            return str(Code.OTHER_INCARNATION)
+        state = self.health.state_of(member.number)
+        if state == "left":
+            return "left" if member.node in self._gone else "stopped"
+        return state
+
     def _places_of(self, member: Known) -> tuple[str, ...]:
         """Where others dial it; of this host we know better than the cluster does."""
         return self.listening.told if member.number == self.number else member.addresses
@@ -414,9 +459,10 @@ class Member:
         consensus, facts = self.consensus, self.consensus.facts
         raft = consensus.raft
         leader = facts.members.get(consensus.leader)
+        us = self.credentials.subject  # the facts of a newcomer name no cluster yet
         return {
-            "cluster": facts.cluster,
-            "incarnation": facts.incarnation,
+            "cluster": us.cluster,
+            "incarnation": us.incarnation,
             "number": self.number,
             "role": raft.role.value,
             "term": raft.term,
@@ -427,7 +473,7 @@ class Member:
             "certificate_ends_ms": round(self.credentials.not_after * 1000),
             "trouble": consensus.trouble,
             "told_removed": self._removal.told_by,
-            "notes": self.listening.notes(),
+            "notes": [*self.listening.notes(), *self.twins.notes(), *self.strays.notes()],
             "refused": dict(self.peers.refusals),
             "nodes": [
                 {
@@ -437,7 +483,7 @@ class Member:
                     **self._vetting.about(member.node),
                     "address": next(iter(self._places_of(member)), ""),
                     "addresses": list(self._places_of(member)),
-                    "state": self.health.state_of(member.number),
+                    "state": self._state_of(member),
                     "connected": member.node == self.node or member.node in self.peers.connected,
                     **self._breaker_of(member.node),
                     "voter": member.number in consensus.configuration.all_voters,

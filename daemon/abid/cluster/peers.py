@@ -248,7 +248,9 @@ class Peers:
         return words
 
     def _check_moved(self, words: Greeting) -> None:
-        if Code.MOVED in words.features and self._loop.time() < self._was_here.get(words.node, 0.0):
+        """Whoever is connected is asked whether it is there, and needs no time to come back."""
+        is_here = words.node in self.connected or self._loop.time() >= self._was_here.get(words.node, 0.0)
+        if Code.MOVED in words.features and not is_here:
             raise refused(Code.MOVED, f"node {words.node} was here less than {MOVED_S:g} s ago, on another machine")
 
     # The other side dialled.

@@ -125,11 +125,21 @@ class Twins:
         found = [
             _note(f"node {node} says that another host has the identity of this one") for node in sorted(self._told_by)
         ]
+        if self._member.peers.has_moved and len(self._member.consensus.facts.members) > 1:
+            found.append(MOVED)
         for (node, place), at in self._met.items():
             if now - at < SHOWN_S:
                 whose = "this host's identity" if node == self._member.node else f"the identity of node {node}"
                 found.append(_note(f"another host showed {whose}, from {place}, {now - at:.0f} s ago, and was refused"))
         return found
+
+
+MOVED: Final = {
+    "code": str(Code.MOVED),
+    "message": "this host's state directory was written on another machine, and no member speaks with it yet",
+    "hint": "they let it in a minute after it was gone there; if it is a copy, `abi cluster leave --force` here, stop "
+    "abid and remove identity.json: that makes it another host",
+}
 
 
 def _note(message: str) -> dict[str, Any]:

@@ -37,9 +37,11 @@ class View:
                 Any,
                 SimpleNamespace(
                     node=US, number=3, node_of=lambda number: f"node{number}", later=self._later,
-                    consensus=SimpleNamespace(configuration=Configuration(frozenset(voters))),
-                    peers=SimpleNamespace(connected=connected), requests=SimpleNamespace(ask=self._ask),
-                    request_timeout_s=lambda: 1.0,
+                    consensus=SimpleNamespace(
+                        configuration=Configuration(frozenset(voters)), facts=SimpleNamespace(members={1: 1, 3: 3})
+                    ),
+                    peers=SimpleNamespace(connected=connected, has_moved=False),
+                    requests=SimpleNamespace(ask=self._ask), request_timeout_s=lambda: 1.0,
                 ),
             )
         )  # fmt: skip
@@ -103,6 +105,15 @@ def test_who_met_both_tells_the_one_that_it_is_connected_with_and_shows_it(monke
     assert "the identity of node node1, from 10.0.0.9" in first["message"]
     assert "this host's identity, from 10.0.0.8" in second["message"]
     view.now += twins.SHOWN_S
+    assert view.twins.notes() == []
+
+
+def test_who_woke_on_another_machine_says_so_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = View(monkeypatch, 1)
+    member = cast(Any, view.twins._member)
+    member.peers.has_moved = True
+    assert [note["code"] for note in view.twins.notes()] == ["moved"]
+    del member.consensus.facts.members[1]
     assert view.twins.notes() == []
 
 
