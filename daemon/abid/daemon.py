@@ -54,7 +54,6 @@ class Daemon:
         self.runtime_dir = runtime_dir
         self.state_dir = state_dir
         self.loop = uvloop.new_event_loop()
-        self.exit_code = 0
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -71,9 +70,7 @@ class Daemon:
         self.node.on_reload = self.reload
         self.node.on_stop = self.stop
         self.node.open_pool(own, first, estate_fd)
-        self.node.network = Network(
-            self.loop, lambda: self.config, identity, self.node.host, self.state_dir, self._on_disk_failure
-        )
+        self.node.network = Network(self.loop, lambda: self.config, identity, self.node.host, self.state_dir)
         self.web = Web(self.loop, pages(self.node.status, self.node.network.status))
         lag_max_s = self.config.integer("daemon.watchdog_lag_ms") / 1000
         core = self.node.core
@@ -92,7 +89,7 @@ class Daemon:
             self.loop.run_until_complete(self._serve(tell_ready))
         finally:
             self.loop.close()
-        return self.exit_code
+        return 0
 
     async def _serve(self, tell_ready: Callable[[], None]) -> None:
         """The loop runs. Not before: a signal that came between its handler and the loop would be lost."""
@@ -115,12 +112,6 @@ class Daemon:
         except (AbiError, OSError) as error:
             log.error("this host cannot take part in its cluster: %s", error)
         await self.web.open(self.runtime_dir, self.config)
-
-    def _on_disk_failure(self, error: Exception) -> None:
-        """What the cluster was promised may not be on the disk. Nothing more may be promised."""
-        log.critical("the cluster's log could not be written, so this daemon ends: %s", error)
-        self.exit_code = 1
-        self.stop(now=True)
 
     def _watch_signals(self) -> None:
         # From C code, so that it works even in a loop that hangs.

@@ -34,7 +34,7 @@ VALID_S_MAX: Final = 366 * 24 * 3600.0
 
 
 class Network:
-    """``fail`` ends the daemon: nobody knows what its disk holds."""
+    """One host's. Whatever becomes of its membership, its daemon goes on."""
 
     def __init__(
         self,
@@ -43,14 +43,12 @@ class Network:
         identity: Identity,
         host: str,
         state_dir: Path,
-        fail: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
         self._config = config
         self._identity = identity
         self._host = host
         self._state_dir = state_dir
-        self._fail = fail
         self._cluster: Cluster | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened = asyncio.Event()
@@ -78,7 +76,7 @@ class Network:
         if self._cluster is None:
             from abid.cluster.cluster import Cluster
 
-            self._cluster = Cluster(self._loop, self._config(), self._identity, self._host, self._state_dir, self._fail)
+            self._cluster = Cluster(self._loop, self._config(), self._identity, self._host, self._state_dir)
         return self._cluster
 
     def reload(self) -> None:

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from abi.backoff import Backoff
 from abi.errors import AbiError, NodeUnreachable, Timeout
 from abid.cluster.certificates import CertificateError
+from abid.cluster.consensus import Broken
 from abid.cluster.credentials import CredentialsDamaged
 from abid.cluster.refusal import PeerRefused
 from abid.raft_store import StoreError
@@ -137,4 +138,4 @@ def may_pass(error: AbiError | OSError) -> bool:
         if isinstance(cause, sqlite3.Error):
             return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _PASSING
         return isinstance(cause, OSError)
-    return not isinstance(error, CredentialsDamaged | CertificateError | ssl.SSLError)
+    return not isinstance(error, Broken | CredentialsDamaged | CertificateError | ssl.SSLError)

@@ -58,9 +58,7 @@ def network_of_a_member(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     config = load(None, flags={})
     (folder / CREDENTIALS).parent.mkdir()
     (folder / CREDENTIALS).touch()
-    network = Network(
-        asyncio.get_running_loop(), lambda: config, state.next_incarnation(folder), "host", folder, lambda _: None
-    )
+    network = Network(asyncio.get_running_loop(), lambda: config, state.next_incarnation(folder), "host", folder)
     return network, cast(SlowCluster, network.cluster)
 
 

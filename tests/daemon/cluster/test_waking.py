@@ -34,7 +34,7 @@ OPTIONS = {"network.bind": "127.0.0.1", "network.port": 0, "network.discovery_en
 def made(folder: Path, **options: Any) -> Cluster:
     config = load(None, flags=OPTIONS | {f"network.{name}": value for name, value in options.items()})
     identity = state.next_incarnation(folder)
-    return Cluster(asyncio.get_running_loop(), config, identity, "host", folder, lambda error: pytest.fail(str(error)))
+    return Cluster(asyncio.get_running_loop(), config, identity, "host", folder)
 
 
 @contextlib.asynccontextmanager
