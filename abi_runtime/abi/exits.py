@@ -27,7 +27,7 @@ _CODES = {
     USAGE: "usage ambiguous unsure",
     NOT_FOUND: "not_found",
     TIMED_OUT: "timed_out request_timed_out",
-    UNREACHABLE: "unreachable node_unreachable unavailable",
+    UNREACHABLE: "unreachable node_unreachable unavailable out_of_cluster",
     BUSY: "busy",
     DENIED: "denied wrong_token expired_token revoked copy wrong_ca other_cluster other_incarnation "
     "certificate_expired",

@@ -81,6 +81,7 @@ def test_what_is_no_secret_is_shown() -> None:
         (AbiError("x"), 1), (UsageError("x"), 2), (NotFound("x"), 3), (GetTimeoutError("x"), 4),
         (DaemonUnreachable("x"), 69), (Busy("x"), 75), (Denied("x"), 77), (ConfigError("x"), 78),
         (NodeUnreachable("x"), 69), (AbiError("x", code="unavailable"), 69), (Timeout("x"), 4),
+        (AbiError("x", code="out_of_cluster"), 69),
         (AbiError("x", code="unsure"), 2), (AbiError("x", code="wrong_token"), 77), (NetworkDisabled("x"), 78),
         (AbiError("x", code="not_member"), 1), (AbiError("x", code="is_member"), 1),
     ],

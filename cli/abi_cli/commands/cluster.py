@@ -65,6 +65,8 @@ def _init(arguments: argparse.Namespace) -> int:
         return exits.OK
     print(f"cluster {told['cluster']} is founded; this host, {told['leader']}, is its only member")
     print("`abi cluster token` prints what another host needs to join")
+    for note in told["notes"]:
+        text.note(text.clean(note["message"]))
     return exits.OK
 
 
