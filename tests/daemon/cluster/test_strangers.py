@@ -167,7 +167,7 @@ def test_a_member_is_heard_while_another_address_floods() -> None:
     ],
     ids=["one /64", "one /24", "as many networks"],
 )
-@pytest.mark.parametrize("per_s", [400, 5000])
+@pytest.mark.parametrize("per_s", [400, 2000])
 def test_a_member_is_heard_while_many_addresses_flood(
     expected: tuple[str, ...], flood: Callable[[int], str], per_s: int
 ) -> None:
@@ -175,12 +175,12 @@ def test_a_member_is_heard_while_many_addresses_flood(
     address has places and turns of its own."""
     scene = Scene(*expected)
     members = []
-    for number in range(4 * per_s):
+    for number in range(2 * per_s):
         scene.clock.go_to(number / per_s)
         scene.knock(flood(number))
         if number % per_s == per_s // 2:
             members.append((scene.clock.now, scene.knock("10.0.1.1")))
-    scene.clock.go_to(5.0)
+    scene.clock.go_to(3.0)
     for came, knock in members:
         assert knock.began is not None
         assert knock.began - came <= 2 / HANDSHAKES_PER_S
