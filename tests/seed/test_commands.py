@@ -38,6 +38,7 @@ def test_every_one_has_json(pair: list[Member], making: Making) -> None:
     (three,) = making.add()
     token = one.json("abi", "cluster", "token")["token"]
     done = three.run("abi", "cluster", "join", "--json", env={"ABI_JOIN_TOKEN": token})
+    assert done.returncode == 0, done.stderr
     assert three.node in [node["id"] for node in json.loads(done.stdout)["nodes"]]
     assert [node["id"] for node in one.json("abi", "network", "list")["nodes"]] == [one.node, two.node, three.node]
     assert one.json("abi", "network", "status")["joined"] is True
