@@ -88,7 +88,11 @@ def look_at_the_quiet(cluster: Cluster) -> None:
         return
     if cluster.settings.pre_vote:
         _nobody_unseats_a_leader_that_is_heard(cluster, leader, cluster.random.choice(others))
-        if 2 * len(others) > len(leader.raft.configuration.voters) and cluster.random.random() < 0.5:
+        # Who lost its vote and has not heard of it stands by the rank that it had, and may be the quicker one.
+        standing = [node.raft.configuration for node in cluster.nodes.values() if node.raft.may_lead]
+        all_know = all(configuration == leader.raft.configuration for configuration in standing)
+        is_enough = 2 * len(others) > len(leader.raft.configuration.voters)
+        if is_enough and cluster.random.random() < 0.5 and all_know:
             _a_dead_leader_is_followed_by_the_first_in_rank(cluster, leader)
             return
     _a_leader_that_hears_nobody_steps_down(cluster, leader)
