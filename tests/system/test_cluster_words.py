@@ -80,6 +80,23 @@ def test_who_answers_nowhere_is_told_once_for_each_place(alone: Member) -> None:
     assert "`abi cluster join HOST:PORT`" in error.hint
 
 
+def test_a_person_who_has_no_token_after_all(alone: Member) -> None:
+    seen = at_a_terminal(alone, "token: ", "\x04", "abi", "cluster", "join")
+    assert "abi: no token was given" in seen
+    assert "Traceback" not in seen
+
+
+def test_a_token_among_the_arguments_is_not_taken_for_a_host(alone: Member) -> None:
+    token = invented_token("127.0.0.1:1")
+    done = alone.run("abi", "cluster", "join", token)
+    assert (done.returncode, done.stdout) == (exits.USAGE, "")
+    assert "never read from the command line" in done.stderr
+    assert "--token-file" in done.stderr
+    assert token[6:20] not in done.stderr
+    done = alone.run("abi", "cluster", "join", "10.77.0.2:99999")
+    assert (done.returncode, "'99999' is no port" in done.stderr) == (exits.USAGE, True)
+
+
 # Tokens.
 
 
@@ -138,7 +155,7 @@ def test_nobody_is_removed_by_somebody_who_is_not_sure(pair: list[Member]) -> No
     assert done.returncode == exits.USAGE
     assert f"send node {two.node}" in done.stderr
     assert "--yes" in done.stderr
-    screen = at_a_terminal(one, "n\n", "abi", "network", "remove", two.node)
+    screen = at_a_terminal(one, "[y/N]", "n\n", "abi", "network", "remove", two.node)
     assert "go on? [y/N]" in screen
     assert "nothing was done" in screen
     assert len(one.status()["nodes"]) == 2
@@ -211,19 +228,21 @@ def test_list_and_status_say_in_the_same_place_that_it_is_in_no_cluster(alone: M
 # Waiting.
 
 
-def at_a_terminal(member: Member, typed: str, *command: str) -> str:
-    """All that a person sees who types this; the command reads and writes a terminal."""
+def at_a_terminal(member: Member, after: str, typed: str, *command: str) -> str:
+    """All that a person sees who types something when this is there; the command reads and writes a terminal."""
     ours, its = pty.openpty()
     with open(ours, "r+b", buffering=0) as screen:
         process = subprocess.Popen(
             [str(BIN / command[0]), *command[1:]], stdin=its, stdout=its, stderr=its, env=member.environment
         )
         os.close(its)
-        screen.write(typed.encode())
-        seen = b""
+        seen, is_typed = b"", False
         try:
             while piece := screen.read(4096):
                 seen += piece
+                if after.encode() in seen and not is_typed:
+                    is_typed = True
+                    screen.write(typed.encode())
         except OSError:  # the other end of a terminal is closed
             pass
         process.wait(WAIT_S)
@@ -235,7 +254,7 @@ def test_who_waits_for_a_leader_is_told_so(making: Making) -> None:
     leader.kill(signal.SIGKILL)
     leader.wait()
     one.until(lambda told: not told["leader"], "nobody leads")
-    seen = at_a_terminal(one, "", "abi", "cluster", "leave")
+    seen = at_a_terminal(one, "waiting", "", "abi", "cluster", "leave")
     assert "waiting for a leader: 1 of the cluster's 1 voters must be up, and this host knows of 0" in seen
     assert "`abi cluster leave --force`" in seen
     done = one.run("abi", "cluster", "token", "--json")

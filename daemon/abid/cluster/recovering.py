@@ -41,7 +41,10 @@ class Plan(NamedTuple):
 async def plan(member: Member, folder: Path, *, sure: bool) -> Plan:
     """Raises NotRecovered while a majority answers, where the authority's key is not, and when nobody is ``sure``."""
     if await _quorum_answers(member):
-        raise NotRecovered("a majority of the voters answers: nothing has to be recovered", code="quorum")
+        raise NotRecovered(
+            "a majority of the voters answers: nothing has to be recovered",
+            code="quorum", hint="`abi network status` names them; `abi network remove` sends away who is gone for good",
+        )  # fmt: skip
     authority = credentials.load_authority(folder)
     if authority is None:
         raise NotRecovered(
