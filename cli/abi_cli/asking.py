@@ -23,7 +23,7 @@ STATUS_S = 2.0
 
 def ask(op: str, answer_s: float, *, as_json: bool, **words: object) -> Object:
     """One request to the daemon. Raises what it answers."""
-    with _told_what_for(is_quiet=as_json or not _is_terminal(sys.stderr)), connect() as control:
+    with _told_what_for(op, is_quiet=as_json or not _is_terminal(sys.stderr)), connect() as control:
         return control.request(op, answer_timeout=answer_s, **words)
 
 
@@ -52,7 +52,7 @@ def _says_yes(what: str) -> bool:
 
 
 @contextlib.contextmanager
-def _told_what_for(*, is_quiet: bool) -> Iterator[None]:
+def _told_what_for(op: str, *, is_quiet: bool) -> Iterator[None]:
     """Meanwhile another thread waits a second, and asks the daemon how its cluster stands."""
     answered = threading.Event()
 
@@ -60,7 +60,7 @@ def _told_what_for(*, is_quiet: bool) -> Iterator[None]:
         if answered.wait(PATIENCE_S):
             return
         with contextlib.suppress(AbiError, OSError), connect(STATUS_S) as control:
-            said = _what_for(control.request("network-status", answer_timeout=STATUS_S))
+            said = _what_for(op, control.request("network-status", answer_timeout=STATUS_S))
             if not answered.is_set():
                 text.note(said)
 
@@ -72,9 +72,11 @@ def _told_what_for(*, is_quiet: bool) -> Iterator[None]:
         answered.set()
 
 
-def _what_for(status: Object) -> str:
+def _what_for(op: str, status: Object) -> str:
+    if op == "network-register":
+        return "waiting for whoever is there to answer"
     if not status.get("joined"):
-        return "waiting for a member of the cluster to answer"
+        return "waiting for a member of the cluster" if op == "cluster-join" else "waiting for the daemon"
     if status.get("leader"):
         return f"waiting for node {status['leader']}, which leads the cluster"
     voters = status.get("voters") or []

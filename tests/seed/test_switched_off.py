@@ -19,7 +19,11 @@ OPERATIONS: list[tuple[str, dict[str, Any]]] = [
     ("cluster-token", {}),
     ("cluster-leave", {}),
     ("network-register", {"host": "10.9.8.7"}),
+    ("network-registered", {}),
+    ("network-unregister", {"host": "10.9.8.7"}),
     ("network-remove", {"target": "a3f1"}),
+    ("cluster-tokens", {}),
+    ("cluster-token-revoke", {"target": "0a0b0c0d"}),
     ("name-get", {"name": "n"}),
 ]
 
