@@ -131,10 +131,14 @@ def test_tokens_are_listed_and_revoked(pair: list[Member], alone: Member, tmp_pa
     assert (gone.returncode, f"no token '{token['id']}'" in gone.stderr) == (exits.NOT_FOUND, True)
 
 
-def test_a_token_that_nobody_would_read_is_not_made(pair: list[Member]) -> None:
+def test_a_token_that_nobody_could_read_is_none(pair: list[Member]) -> None:
     command = ["sh", "-c", 'exec "$0" cluster token >&-', str(BIN / "abi")]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=pair[0].environment, timeout=WAIT_S)
     assert (done.returncode, "standard output is closed" in done.stderr) == (exits.FAILURE, True)
+    for words in ([], ["--json"]):
+        command = [str(BIN / "abi"), "cluster", "token", *words]
+        with open("/dev/full", "w") as full:
+            assert subprocess.run(command, stdout=full, env=pair[0].environment, timeout=WAIT_S).returncode == 1
     assert pair[0].json("abi", "cluster", "token", "--list") == {"tokens": []}
 
 

@@ -79,20 +79,33 @@ def _token(arguments: argparse.Namespace) -> int:
     if arguments.file is not None:
         with _new_private(arguments.file) as file:
             told = _ask(arguments, "cluster-token", **words)
-            print(told.pop("token"), file=file)
+            with _revoked_if_lost(arguments, told["id"]):
+                print(told.pop("token"), file=file, flush=True)
         told["file"] = os.path.abspath(arguments.file)
     elif sys.stdout is None:
         raise AbiError("standard output is closed, and the token would be lost", hint="--file FILE takes it")
     else:
         told = _ask(arguments, "cluster-token", **words)
-    if arguments.json:
-        json.write(told)
-        return exits.OK
-    print(told["file"] if "file" in told else told["token"])
+    with _revoked_if_lost(arguments, told["id"]):
+        if arguments.json:
+            json.write(told)
+            return exits.OK
+        print(told["file"] if "file" in told else told["token"], flush=True)
     uses = "one host" if told["uses"] == 1 else f"{told['uses']} hosts"
     ends = text.moment(told["ends_ms"] / 1000)
     text.note(f"token {told['id']} is for {uses}, until {ends}; on the other host: abi cluster join")
     return exits.OK
+
+
+@contextlib.contextmanager
+def _revoked_if_lost(arguments: argparse.Namespace, identity: str) -> Iterator[None]:
+    """A token that could not be written is of no use to anybody, unless a part of it was."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(AbiError):
+            _ask(arguments, "cluster-token-revoke", target=identity)
+        raise
 
 
 @contextlib.contextmanager
