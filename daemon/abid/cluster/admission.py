@@ -66,7 +66,7 @@ class Admission:
                 renewed = await self._ask(RENEW, message, lambda: self.renew(message), Renewed)
                 stranger.answer(PeerKind.RENEWED, renewed)
         except AbiError as error:
-            log.info("%s asked in vain: %s", stranger.address, error)
+            log.info("%s asked in vain: %s", stranger.address, error.message)
             stranger.refuse(error)
         except Exception:  # a disk that fails, say; nobody is left waiting for an answer that does not come
             log.exception("%s could not be answered", stranger.address)
