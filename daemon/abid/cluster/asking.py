@@ -146,6 +146,7 @@ class Asking:
         asked, tries = (0, 0), self._tries(ends)
         why: AbiError = NotLeader(0)
         while (left := ends - self._loop.time()) > 0:
+            self._check_that_another_may_lead()
             if self._consensus.leader and asked != self._leads:
                 asked, tries = self._leads, self._tries(ends)
             pause_s = self._draw(*AGAIN_S)
@@ -163,6 +164,16 @@ class Asking:
             with contextlib.suppress(TimeoutError):
                 await self._unless_another_leads(asyncio.sleep(pause_s))
         raise self._no_leader(why)
+
+    def _check_that_another_may_lead(self) -> None:
+        """Raises NoLeader where this member is over, and where only this host votes and its disk keeps it from leading:
+        there is nothing to wait for."""
+        consensus = self._consensus
+        if consensus.over:
+            raise NoLeader(f"it is not known what came of this: {consensus.over}")
+        if consensus.trouble and consensus.configuration.all_voters == {consensus.raft.number}:
+            hint = "see to its disk; the rest goes by itself"
+            raise NoLeader(f"{consensus.trouble}, and no other host votes", hint=hint)
 
     async def _ask_leader(self, here: Callable[[], Awaitable[Result]], verb: str, body: Body, left: float) -> Result:
         """Raises TimeoutError when another leads now."""

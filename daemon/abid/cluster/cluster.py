@@ -334,10 +334,14 @@ class Cluster:
         """A member, from now on."""
         store = RaftStore(stands.store_path(self._folder))
         stored = await asyncio.to_thread(store.load)
-        member = Member(
-            self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed,
-            self._on_forgotten,
-        )  # fmt: skip
+        try:
+            member = Member(
+                self._loop, self.config, self._identity, stands.number, found, store, stored, self._on_member_failed,
+                self._on_forgotten,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
+            raise
         member.hints = stands.hints
         here = twins.machine()
         member.peers.has_moved = stands.machine not in ("", here)

@@ -107,7 +107,8 @@ class Consensus:
         self._term_stored = stored.hard_state.term
         self._answered: tuple[int, int] | None = None
         """The leader and its term whose last heartbeat we answered; None: we left it out."""
-        self._closed = False
+        self.over = ""
+        """Why this member is over, if it is."""
         self._waiting: dict[tuple[int, int], Told] = {}
         """Who proposed what here, by origin and serial."""
         self._reads: dict[bytes, Told] = {}
@@ -153,9 +154,9 @@ class Consensus:
         self._ticking = Ticking(self.raft, self._loop.time())
         self._pump()
 
-    def close(self, why: str = "this daemon is ending") -> None:
+    def close(self, why: str = "this host does not take part any more") -> None:
         """Nothing more is sent or told. What is being stored is stored."""
-        self._closed = True
+        self.over = self.over or why
         for timer in (self._timer, self._slow):
             if timer is not None:
                 timer.cancel()
@@ -163,7 +164,7 @@ class Consensus:
 
     def _break(self, error: Broken) -> None:
         """It is over."""
-        if not self._closed:
+        if not self.over:
             self._loop.call_soon(self._on_failure, error)  # not within ``start``: its caller knows no member yet
             self.close(error.message)
 
@@ -175,7 +176,7 @@ class Consensus:
 
     def on_message(self, message: Message) -> None:
         """A peer said this, and it is who it says it is."""
-        if self._closed or message.kind not in HEARD:
+        if self.over or message.kind not in HEARD:
             return
         if self._is_silent:
             self._on_message_in_silence(message)
@@ -253,7 +254,7 @@ class Consensus:
     # What comes out.
 
     def _pump(self) -> None:
-        while not self._storing and not self._closed and self.raft.has_output:
+        while not self._storing and not self.over and self.raft.has_output:
             output = self.raft.output()
             if output.snapshot is None and not output.entries and output.hard_state is None:
                 self._carry_out(output)
@@ -267,7 +268,7 @@ class Consensus:
         """For when the rules want to hear of time next; a timer that rings before that finds nothing to do, and is set
         anew then. So the words of a leader do not set it each time."""
         next_at = self._ticking.next_at
-        if self._closed or self._is_silent or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
+        if self.over or self._is_silent or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -306,12 +307,12 @@ class Consensus:
             return
         if output.hard_state is not None:
             self._term_stored = output.hard_state.term
-        if self._closed:
+        if self.over:
             return
         if self._is_silent:
             self._speak_again()
         self._carry_out(output)
-        if not self._closed:
+        if not self.over:
             self._send_heartbeats()
             self._pump()
 

@@ -18,6 +18,7 @@ from abid.cluster.refusal import PeerRefused
 from abid.cluster.requests import Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.cluster.facts import Applied, Facts, Result
+from abid.core.raft.configuration import Configuration
 from tests.daemon.cluster.hosts import run
 
 WELL: Body = {"refused": "", "told": "", "value": 7}
@@ -28,7 +29,7 @@ class Cluster:
     """What one host sees of it: who leads, and what becomes of each question, in order (``ends``)."""
 
     number = 1
-    trouble = ""
+    trouble = over = ""
 
     def __init__(self) -> None:
         self.raft = self
@@ -38,6 +39,7 @@ class Cluster:
         self.asked: list[tuple[str, bytes]] = []
         self.proposed: list[Any] = []
         self.facts = Facts()
+        self.configuration = Configuration()
 
     async def ask(self, node: str, verb: str, body: Body, timeout_s: float) -> Body:
         self.asked.append((node, body["command"]))
@@ -232,6 +234,25 @@ def test_what_a_leader_proposed_and_lost_is_asked_of_the_next(why: AbiError) -> 
         cluster.ends = [why, why]
         assert (await claim(asking(cluster))).value == 8
         assert len({(command.origin, command.serial) for command in cluster.proposed}) == 1
+
+    run(tell())
+
+
+def test_nobody_waits_for_a_member_that_is_over_nor_for_the_only_voter_that_cannot_lead() -> None:
+    async def tell() -> None:
+        cluster = Cluster()
+        cluster.leader = 0
+        one = asking(cluster)
+        cluster.trouble, cluster.configuration = "its disk is full", Configuration(frozenset({1}))
+        with pytest.raises(NoLeader, match="its disk is full, and no other host votes"):
+            await claim(one)
+        cluster.configuration = Configuration(frozenset({1, 2, 3}))
+        waiting = asyncio.ensure_future(claim(one))
+        await asyncio.sleep(0.05)
+        assert not waiting.done(), "another may lead"
+        cluster.over = "its disk failed"
+        with pytest.raises(NoLeader, match="it is not known what came of this: its disk failed"):
+            await waiting
 
     run(tell())
 
