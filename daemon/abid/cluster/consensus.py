@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -147,6 +147,11 @@ class Consensus:
         """Why this member says nothing just now, if so."""
         why = self._store.waits or f"a write has not ended for more than {SILENT_AFTER_S:g} s"
         return f"this host's disk keeps it from taking part: {why}" if self._is_silent else ""
+
+    def notes(self) -> list[dict[str, Any]]:
+        """For `abi network status`."""
+        hint = "see to its disk; the rest goes by itself"
+        return [{"code": "disk", "message": self.trouble, "hint": hint}] if self.trouble else []
 
     # What happens.
 

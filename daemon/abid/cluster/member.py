@@ -471,9 +471,13 @@ class Member:
             "applied": raft.log.applied,
             "committed": raft.log.committed,
             "certificate_ends_ms": round(self.credentials.not_after * 1000),
-            "trouble": consensus.trouble,
             "told_removed": self._removal.told_by,
-            "notes": [*self.listening.notes(), *self.twins.notes(), *self.strays.notes()],
+            "notes": [
+                *consensus.notes(),
+                *self.listening.notes(),
+                *self.twins.notes(),
+                *self.strays.notes(),
+            ],
             "refused": dict(self.peers.refusals),
             "nodes": [
                 {

@@ -43,9 +43,9 @@ def test_neither_a_full_disk_nor_one_that_fails_ends_what_runs_on_this_host() ->
         disk.write_text("SQLITE_FULL")
         with pytest.raises(AbiError, match="disk keeps it from taking part: SQLITE_FULL, and no other host votes"):
             host.ask("cluster-token")
-        assert host.status()["trouble"].endswith("SQLITE_FULL")
+        assert "SQLITE_FULL" in host.run("abi", "network", "status").stdout
         disk.unlink()
-        host.until(lambda told: told["role"] == "leader" and not told["trouble"], "there is room again")
+        host.until(lambda told: told["role"] == "leader" and not told["notes"], "there is room again")
         assert host.ask("cluster-token")["token"]
         disk.write_text("SQLITE_IOERR_FSYNC")
         with pytest.raises(AbiError):
