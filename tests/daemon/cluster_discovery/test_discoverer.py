@@ -26,7 +26,7 @@ async def nobody(_address: Address, _node: bytes) -> bytes:
 
 
 def discoverer(folder: Path, dial: DialOut = nobody, **options: Any) -> Discoverer:
-    words = {"port": 18_081, "interval_ms": 20} | options
+    words: dict[str, Any] = {"port": 18_081, "interval_ms": 20, **options}
     return Discoverer(
         asyncio.get_running_loop(), Options(**words), node=OWN, boot=1, keys=[KEY], listening=9000, folder=folder,
         dial=dial, find=lambda _bind: [],
