@@ -64,6 +64,7 @@ def test_a_host_that_has_to_be_upgraded_says_so_and_runs_on() -> None:
     try:
         (host,) = making.add(1)
         host.ask("cluster-init")
+        host.ask("cluster-token")  # so that there is an entry on its disk
         host.kill()
         host.wait()
         _append(host.state_dir / "cluster" / "raft-1.sqlite", msgspec.msgpack.encode(["of-release-2", 1, 2, 3]))
