@@ -171,7 +171,7 @@ class Asking:
         consensus = self._consensus
         if consensus.over:
             raise NoLeader(f"it is not known what came of this: {consensus.over}")
-        if consensus.trouble and consensus.configuration.all_voters == {consensus.raft.number}:
+        if consensus.trouble and consensus.configuration.all_voters == frozenset({consensus.raft.number}):
             hint = "see to its disk; the rest goes by itself"
             raise NoLeader(f"{consensus.trouble}, and no other host votes", hint=hint)
 
@@ -209,10 +209,13 @@ class Asking:
         return int(self._loop.time() * 1e9)
 
     def _no_leader(self, why: AbiError) -> NoLeader:
+        members = [member.node for member in self._consensus.facts.members.values()]
+        heard = self._reach.heard(members) if members else 0
+        here = f"this host hears {heard} of {len(members)} members, itself included; " if heard < len(members) else ""
         return NoLeader(
             f"the cluster did not answer within {self._timeout_s():.3g} s: {self._consensus.trouble or why.message}",
-            hint="a majority of its voters has to be up: `abi network status` shows who is; where it is lost for good, "
-            "`abi cluster recover` goes on without it",
+            hint=f"{here}a majority of its voters has to be up: `abi network status` shows who is; where it is lost for "
+            "good, `abi cluster recover` goes on without it",
         )
 
     # As the leader.
