@@ -214,8 +214,8 @@ class Asking:
         here = f"this host hears {heard} of {len(members)} members, itself included; " if heard < len(members) else ""
         return NoLeader(
             f"the cluster did not answer within {self._timeout_s():.3g} s: {self._consensus.trouble or why.message}",
-            hint=f"{here}a majority of its voters has to be up: `abi network status` shows who is; where it is lost for "
-            "good, `abi cluster recover` goes on without it",
+            hint=f"{here}a majority of its voters has to be up: `abi network status` shows who is; where it is lost "
+            "for good, `abi cluster recover` goes on without it",
         )
 
     # As the leader.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from abi.errors import AbiError, NodeUnreachable
@@ -99,6 +99,10 @@ class Reach:
             except TimeoutError:
                 raise NodeUnreachable(f"no connection with node {node} within {timeout_s * 1000:.0f} ms") from None
             return await self._requests.ask(peer, verb, body, ends - self._loop.time())
+
+    def heard(self, nodes: Iterable[str]) -> int:
+        """How many of these are connected, this host among them."""
+        return sum(node in self._peers.connected or node == self._peers.node for node in nodes)
 
     def on_connected(self, node: str) -> None:
         """By whomever it was made."""

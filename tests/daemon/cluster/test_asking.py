@@ -18,6 +18,7 @@ from abid.cluster.refusal import PeerRefused
 from abid.cluster.requests import Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.cluster.facts import Applied, Facts, Result
+from abid.core.cluster.facts import Member as Known
 from abid.core.raft.configuration import Configuration
 from tests.daemon.cluster.hosts import run
 
@@ -51,6 +52,9 @@ class Cluster:
             await asyncio.get_running_loop().create_future()
         return WELL
 
+    def heard(self, nodes: list[str]) -> int:
+        return len(nodes) - 1
+
     def propose(self, command: Any, told: Callable[[Result | AbiError], None]) -> None:
         self.proposed.append(command)
         end = self.ends.pop(0) if self.ends else None
@@ -74,6 +78,19 @@ async def claim(one: Asking) -> Result:
 
 
 LOST = [NodeUnreachable("not there"), PeerRefused("busy"), PeerSaidNo("too many", code="busy")]
+
+
+@pytest.mark.parametrize(("nodes", "said"), [(("a", "b", "c"), "this host hears 2 of 3 members"), ((), "a majority")])
+def test_who_finds_no_leader_is_told_how_many_are_heard(nodes: tuple[str, ...], said: str) -> None:
+    async def tell() -> None:
+        cluster = Cluster()
+        cluster.leader = 0
+        cluster.facts.members = {number: Known(number, node, "", (), 0) for number, node in enumerate(nodes, 1)}
+        with pytest.raises(NoLeader) as caught:
+            await claim(asking(cluster, timeout_s=0.02))
+        assert caught.value.hint.startswith(said)
+
+    run(tell())
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
