@@ -138,10 +138,10 @@ class Leading:
     # As somebody who is to vote.
 
     async def on_key(self, peer: Peer, body: Body) -> Body:
-        """The leader hands us the authority's key."""
+        """The leader hands us the authority's key; also one that was removed, and waits for somebody to vote for it."""
         member = self._member
         consensus = member.consensus
-        if member.node_of(consensus.leader) != peer.node and consensus.leader:
+        if member.known_as(consensus.leader) != peer.node and consensus.leader:
             raise AbiError("only the leader hands out the authority's key", code="denied")
         from abid.cluster.authority import Authority
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from abi.errors import NodeUnreachable
+from abi.errors import AbiError, NodeUnreachable
 from abid.cluster import credentials, leading
 from abid.cluster.authority import Authority
 from abid.cluster.credentials import Credentials
@@ -34,6 +34,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.members = {1: "a", 2: "b", 3: "c"}
+        self.past: dict[int, str] = {}
         self.consensus = self.raft = self.facts = self.reach = self
         self.dialled: list[str] = []
         self.often = asyncio.Event()
@@ -46,8 +47,11 @@ class Host:
             self.often.set()
         raise NodeUnreachable("connection refused")
 
-    def node_of(self, number: int) -> str:
-        return self.members[number]
+    def node_of(self, number: int) -> str | None:
+        return self.members.get(number)
+
+    def known_as(self, number: int) -> str | None:
+        return self.node_of(number) or self.past.get(number)
 
     def is_alive(self, number: int) -> bool:
         return True
@@ -75,6 +79,25 @@ def test_the_authority_s_key_is_stored_once_and_the_loop_goes_on_meanwhile(
         monkeypatch.setattr(credentials, "write_private", lambda *_: pytest.fail("it was there"))
         await leads.on_key(leader, body)
         assert host.authority.key_pem() == ca.authority.key_pem()
+
+    run(scene())
+
+
+def test_also_a_leader_that_was_removed_hands_out_the_key_and_nobody_else(tmp_path: Path) -> None:
+    """The only voter was removed before the first other host had the key: nobody else could be made to vote."""
+    ca = Ca(tmp_path)
+
+    async def scene() -> None:
+        host = Host(tmp_path)
+        host.credentials = ca.member("0000000b")
+        host.past = {1: host.members.pop(1)}
+        leads, body = (
+            Leading(cast(Member, host), asyncio.get_running_loop()),
+            {"key": ca.authority.key_pem(), "term": 1},
+        )
+        with pytest.raises(AbiError, match="only the leader"):
+            await leads.on_key(cast(Peer, SimpleNamespace(node="c")), body)
+        assert await leads.on_key(cast(Peer, SimpleNamespace(node="a")), body) == {}
 
     run(scene())
 
