@@ -31,7 +31,7 @@ class View:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *voters: int, connected: tuple[str, ...] = ()) -> None:
         self.now = 1000.0
         self.asked: list[tuple[str, str, Any]] = []
-        monkeypatch.setattr(twins.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("abid.cluster.twins.time.monotonic", lambda: self.now)
         self.twins = Twins(
             cast(
                 Any,
