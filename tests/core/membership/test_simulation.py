@@ -30,7 +30,7 @@ def seen_as(world: World, of: int) -> set[State]:
 
 
 @pytest.mark.parametrize("count", [3, 5, 7, 20, 100])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_deaths_are_seen_and_nobody_else_is_dead(count: int, seed: int) -> None:
     """With 1 % of words lost; one is killed, one loses its power, one stands still for 8 s."""
     world = World(count, seed, loss=0.01)
@@ -109,7 +109,7 @@ def test_a_suspended_host_declares_nobody_dead_and_is_back_at_once(count: int) -
     assert everybody(world, State.ALIVE)
 
 
-@pytest.mark.parametrize("seconds", [2, 5, 9, 30, 300])
+@pytest.mark.parametrize("seconds", [2, 9, 300])
 @pytest.mark.parametrize("count", [3, 5, 20])
 def test_a_stopped_host_accuses_nobody(count: int, seconds: int) -> None:
     world = World(count, 4)
@@ -181,7 +181,7 @@ def test_many_words_lost_slow_judgement_and_do_not_spoil_it() -> None:
     assert world.tally.false_deaths == []
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(3))
 def test_after_any_weather_all_who_are_well_are_seen_to_be(block: int) -> None:
     """Kills, power cuts, stops, sleeps, partitions, one-way loss, leavings; nobody who was well died of them."""
     deaths = 0
