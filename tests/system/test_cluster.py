@@ -395,7 +395,7 @@ def test_a_copy_that_wakes_on_another_machine_waits_for_the_first(hosts: Hosts) 
     two.wait()
     copied(two, copy)
     await_status(one, lambda told: told["refused"].get("moved"), "it has to wait")
-    assert [note["code"] for note in status(copy)["notes"]] == ["moved"]
+    await_status(copy, lambda told: [note["code"] for note in told["notes"]] == ["moved"], "it says so")
     two.start()
     await_status(two, lambda told: told["leader"], "it is who it was")
     await_status(copy, lambda told: told["failed"], "the copy stands aside")

@@ -7,8 +7,10 @@ directly: `abid.core.membership`); the wall clock decides nothing but when certi
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from abi.errors import AbiError
+from tests.system.harness import eventually
 from tests.torture.beacons import Recorder
 from tests.torture.clocks import BEFORE, WallClock
 from tests.torture.figures import Figure, seen
@@ -32,7 +35,6 @@ SETTLE_S: Final = 10.0
 HOUR_S: Final = 3600.0
 BRIEF_S: Final = 1800.0
 """Of a token: over when an hour has passed."""
-LONG_S: Final = 24 * 3600.0
 SPARE: Final = 3
 """The host that leaves and joins again while a clock is wrong."""
 
@@ -116,9 +118,17 @@ class Clocks:
         self.fleet, self.clocks = fleet, clocks
 
     def ahead_s(self, number: int) -> float:
-        """How far ahead a daemon believes to be, by the end of a token that it makes."""
-        ends_ms = self.fleet.ask(number, "cluster-token", valid_s=LONG_S)["ends_ms"]
-        return float(ends_ms) / 1000 - LONG_S - time.time()
+        """How far ahead a daemon believes to be, by the stamp of the line that it logs when it reloads."""
+        daemon = self.fleet.daemons[number]
+        known = len(daemon.log())
+        daemon.kill(signal.SIGHUP)
+
+        def told() -> str:
+            lines = daemon.log()[known:].splitlines(keepends=True)
+            return next((line for line in lines if "reload" in line and line.endswith("\n")), "")
+
+        line = eventually(told, "it reloads")
+        return float(json.loads(line)["time"]) - time.time()
 
     def join_through(self, number: int, valid_s: float) -> str:
         """The spare host leaves and joins with a token of this one. The code of what goes wrong, empty if nothing."""
