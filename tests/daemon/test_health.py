@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, cast
 
 from abid.cluster.health import Health
+from tests.daemon.fake_loop import Loop
 
 ROUNDING_S = 0.001
 """Of a loop's timers."""
-
-
-class Loop:
-    """Notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.delays: list[float] = []
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Loop:
-        self.delays.append(delay)
-        return self
-
-    def cancel(self) -> None: ...
 
 
 def test_it_asks_to_be_woken_when_there_is_something_to_do_and_no_sooner() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,19 +9,7 @@ import pytest
 
 from abid.cluster.leading import LOOK_S, SETTLED_LOOK_S, Leading
 from abid.core.raft.configuration import Configuration
-
-
-class Loop:
-    """Notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.delays: list[float] = []
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Loop:
-        self.delays.append(delay)
-        return self
-
-    def cancel(self) -> None: ...
+from tests.daemon.fake_loop import Loop
 
 
 class Member:
