@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from abi import control
 from abi.control import Object
 from abi.wire import join_token
 from tests.system.harness import Daemon, eventually, state_of
@@ -40,11 +39,6 @@ class Member(Daemon):
         self.node = ""
         super().__init__(config=LOOPBACK + options, cpus=1, before=before, **environment)
         self.node = str(self.status()["node"])
-
-    def ask(self, op: str, **words: Any) -> Object:
-        """Raises what the daemon answers."""
-        with control.connect(sockets=[str(self.runtime_dir / "abid.sock")]) as connection:
-            return connection.request(op, **words)
 
     def status(self) -> Object:
         return self.ask("network-status")

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from abi import control
 from abi.control import Object
 from abi.network import NodeRegistry
 from tests.hosts import kernel
@@ -41,16 +40,12 @@ class Lan:
         self.addresses = [host.address for host in hosts]
         self._octet = FIRST_FREE
         first, second = self.daemons
-        self.ask(first, "cluster-init")
-        self.ask(second, "cluster-join", token=self.ask(first, "cluster-token")["token"])
+        first.ask("cluster-init")
+        second.ask("cluster-join", token=first.ask("cluster-token")["token"])
         self.nodes = [str(self.status(daemon)["node"]) for daemon in self.daemons]
 
-    def ask(self, daemon: HostDaemon, op: str, **words: object) -> Object:
-        with control.connect(sockets=[str(daemon.runtime_dir / "abid.sock")]) as connection:
-            return connection.request(op, **words)
-
     def status(self, daemon: HostDaemon) -> Object:
-        return self.ask(daemon, "network-status")
+        return daemon.ask("network-status")
 
     def up(self) -> None:
         for daemon in self.daemons:

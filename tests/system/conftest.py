@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import abi
+from tests.system.clusters import Hosts
 from tests.system.harness import Daemon
 
 # Under nohup the suite would hand an ignored SIGHUP on to every program that it hangs up on.
@@ -20,6 +21,17 @@ def daemon() -> Iterator[Daemon]:
     made = Daemon()
     yield made
     made.close()
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """Daemons that may become one cluster, for one test."""
+    made = Hosts()
+    try:
+        yield made
+    finally:
+        for each in made.daemons:
+            each.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from abi import control
+
 BIN = Path(sys.executable).parent
 WAIT_S = 30
 """Bounds every wait of a test: what takes longer has failed. Nothing is timed by it."""
@@ -34,9 +36,11 @@ def clean_environment(**more: str) -> dict[str, str]:
 def eventually(condition: Callable[[], Any], what: str, within_s: float = WAIT_S) -> Any:
     """The first true value of ``condition``; fails with ``what`` when there is none in time."""
     deadline = time.monotonic() + within_s
+    pause_s = 0.005
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(0.005)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.2, 0.025)  # who waits for long looks less often, and leaves the processor to others
     return found
 
 
@@ -78,6 +82,11 @@ class Place:
         done = self.run(*command, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def ask(self, op: str, **words: Any) -> control.Object:
+        """What the daemon answers to a control request, as a command would hear it but without the cost of one."""
+        with control.connect(sockets=[str(self.runtime_dir / "abid.sock")]) as connection:
+            return connection.request(op, **words)
 
     def open(self, *command: str | bytes, **options: Any) -> Program:
         """Start `abi` or `abid` and go on."""

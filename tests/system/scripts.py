@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from abi import control
 from tests.system.harness import WAIT_S, Place, Program
 
 
@@ -51,8 +50,7 @@ def _path(place: Place, script: str | Path) -> Path:
 
 def status(place: Place) -> Any:
     """What `abi status --json` says, without the cost of a process: tests ask often."""
-    with control.connect(sockets=[str(place.runtime_dir / "abid.sock")]) as daemon:
-        return daemon.request("status")
+    return place.ask("status")
 
 
 def memory_bytes(pid: int, field: str = "RssAnon") -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from abi import control
 from abi.errors import AbiError
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
@@ -36,18 +35,13 @@ def options(**more: Any) -> str:
     return "[network]\n" + "".join(f"{name} = {str(value).lower()}\n" for name, value in lines.items())
 
 
-def ask(daemon: HostDaemon, op: str, **words: Any) -> Any:
-    with control.connect(sockets=[str(daemon.runtime_dir / "abid.sock")]) as connection:
-        return connection.request(op, **words)
-
-
 def status(daemon: HostDaemon) -> Any:
-    return ask(daemon, "network-status")
+    return daemon.ask("network-status")
 
 
 def refused(daemon: HostDaemon, op: str, **words: Any) -> AbiError:
     with pytest.raises(AbiError) as caught:
-        ask(daemon, op, **words)
+        daemon.ask(op, **words)
     return caught.value
 
 
@@ -94,7 +88,7 @@ def test_the_door_follows_the_addresses_of_the_host(pair: Hosts) -> None:
         config = options(discovery_enabled=False)
         first, second = daemons = list(pool.map(lambda host: HostDaemon(host, cpus=1, config=config), pair))
     try:
-        ask(first, "cluster-init")
+        first.ask("cluster-init")
         told = status(first)
         assert "listens on 127.0.0.1 and ::1 only: no other address is up" in is_alone(first)
         assert told["nodes"][0]["addresses"] == []
@@ -104,7 +98,7 @@ def test_the_door_follows_the_addresses_of_the_host(pair: Hosts) -> None:
         ip(one, "link set eth0 up", f"addr add {one.address}/24 brd + dev eth0")
         await_listening(one, one.address)
         assert is_alone(first) == ""
-        ask(second, "cluster-join", token=ask(first, "cluster-token")["token"])
+        second.ask("cluster-join", token=first.ask("cluster-token")["token"])
         node = str(told["node"])
         eventually(lambda: address_of(second, node) == (f"{one.address}:{PORT}",), "the other knows where it is")
 
@@ -150,7 +144,7 @@ def test_a_member_whose_address_is_not_up_is_out_of_its_cluster_until_it_is(pair
     one, _ = pair
     daemon = HostDaemon(one, cpus=1, config=options(discovery_enabled=False) + f'bind = "{one.address}"\n')
     try:
-        ask(daemon, "cluster-init")
+        daemon.ask("cluster-init")
         daemon.kill()
         daemon.wait()
         ip(one, "addr flush dev eth0")

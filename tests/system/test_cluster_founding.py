@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def status(host: Daemon) -> Any:
-    return host.json("abi", "network", "status")
+    return host.ask("network-status")
 
 
 def restart(host: Daemon, **environment: str) -> None:

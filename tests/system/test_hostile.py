@@ -385,7 +385,7 @@ def test_results_that_nobody_reads(daemon: Daemon, neighbour: Neighbour) -> None
         finished = [-1]
 
         def stands_still() -> bool:
-            finished.append(daemon.json("abi", "status")["tasks"]["finished"])
+            finished.append(daemon.ask("status")["tasks"]["finished"])
             return finished[-1] == finished[-2]
 
         eventually(stands_still, "nothing of it starts any more")
@@ -429,7 +429,7 @@ def test_lines_that_nobody_reads(daemon: Daemon, neighbour: Neighbour) -> None:
     with Raw(daemon).greet("session") as raw:
         raw.define(babble)
         raw.submit(1)
-        eventually(lambda: daemon.json("abi", "status")["tasks"]["running"] >= 2, "it runs")
+        eventually(lambda: daemon.ask("status")["tasks"]["running"] >= 2, "it runs")
         for _ in range(5):
             neighbour.is_well()
         assert rss_bytes(daemon.pid) - before < 300 * MIB
@@ -599,7 +599,7 @@ def test_a_client_that_goes_in_the_middle_of_everything(daemon: Daemon) -> None:
     with Raw(daemon).greet() as raw:
         raw.send(Kind.REQUEST, json.dumps({"id": 1, "op": "wait", "ids": ["last"]}).encode(), JSON)
     eventually(lambda: descriptors(daemon) < before + 30, "all is given back", 10)
-    eventually(lambda: daemon.json("abi", "status")["sessions"] == 1, "only the neighbour's session is left")
+    eventually(lambda: daemon.ask("status")["sessions"] == 1, "only the neighbour's session is left")
 
 
 def test_a_function_announced_with_a_descriptor(daemon: Daemon) -> None:

@@ -170,7 +170,7 @@ def run_unread(raw: Raw, daemon: Daemon, count: int) -> None:
     """So many results of 10 KB, of which the program reads nothing."""
     raw.define(lambda: bytes(10_000))
     raw.say(Kind.SUBMIT, *(Task(seq, 0, 0) for seq in range(1, count + 1)))
-    eventually(lambda: daemon.json("abi", "status")["tasks"]["finished"] == count, "all have ended")
+    eventually(lambda: daemon.ask("status")["tasks"]["finished"] == count, "all have ended")
 
 
 def ends_before_goodbye(raw: Raw) -> list[int]:

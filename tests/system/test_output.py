@@ -331,9 +331,9 @@ abi.get([speaks.remote(n) for n in range(40)])
 
         def printing_stalls() -> bool:
             """The same tasks are under way in two looks, half a second apart."""
-            first = shared.json("abi", "status")["tasks"]
+            first = shared.ask("status")["tasks"]
             time.sleep(0.5)
-            return bool(first["running"] > 0 and first == shared.json("abi", "status")["tasks"])
+            return bool(first["running"] > 0 and first == shared.ask("status")["tasks"])
 
         eventually(printing_stalls, "everybody waits for the reader")
         assert rss_bytes(shared.pid) - before < 32 << 20

@@ -30,7 +30,7 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
 
 
 def status(daemon: Daemon) -> Any:
-    return daemon.json("abi", "status")
+    return daemon.ask("status")
 
 
 def await_queued(daemon: Daemon, count: int) -> Any:

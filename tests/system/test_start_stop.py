@@ -106,7 +106,7 @@ def test_what_the_file_system_refuses_is_one_sentence(place: Place, flags: list[
 def test_a_zygote_that_does_not_end_is_killed(daemon: Daemon) -> None:
     """Somebody stopped it: it hears of no end, and would stay for ever with all that it had forked."""
     job = daemon.run("abi", "submit", "-d", "--", "sleep", "1000").stdout.strip()
-    eventually(lambda: daemon.json("abi", "show", job)["pid"], "it runs")
+    eventually(lambda: daemon.ask("show", target=job)["pid"], "it runs")
     for pid in set(daemon.processes()) - {daemon.pid}:
         os.kill(pid, signal.SIGSTOP)
     assert daemon.run("abid", "stop", "--now").returncode == 0
@@ -300,9 +300,9 @@ def test_a_drain_lets_what_runs_finish_and_admits_nothing() -> None:
         second = begun(daemon, "true")
         assert second.wait() == 0
         queued = daemon.open("abi", "submit", "--cpus", "2", "--", "true")
-        eventually(lambda: daemon.json("abi", "status")["jobs"]["queued"] == 1, "it is queued")
+        eventually(lambda: daemon.ask("status")["jobs"]["queued"] == 1, "it is queued")
         daemon.kill(signal.SIGTERM)
-        eventually(lambda: daemon.json("abi", "status")["state"] == "draining", "it drains")
+        eventually(lambda: daemon.ask("status")["state"] == "draining", "it drains")
         refused = daemon.run("abi", "submit", "--json", "--", "true")
         assert refused.returncode == 75
         assert json.loads(refused.stderr)["error"]["message"] == "the daemon is stopping"
@@ -352,7 +352,7 @@ def test_stop_waits_for_the_end() -> None:
         fifo = daemon.fifo("go")
         program = begun(daemon, f"read x < {fifo}; exit 3")
         stop = daemon.open("abid", "stop")
-        eventually(lambda: daemon.json("abi", "status")["state"] == "draining", "it drains")
+        eventually(lambda: daemon.ask("status")["state"] == "draining", "it drains")
         assert stop.process.poll() is None
         Path(fifo).write_text("go\n")
         assert program.wait() == 3

@@ -52,7 +52,7 @@ def detached(daemon: Daemon, *words: str) -> str:
 
 
 def show(daemon: Daemon, identity: str) -> Any:
-    return daemon.json("abi", "show", identity)
+    return daemon.ask("show", target=identity)
 
 
 def await_state(daemon: Daemon, identity: str, state: str) -> Any:
@@ -119,7 +119,7 @@ def test_a_pipe_that_somebody_made_non_blocking(daemon: Daemon, unbuffered: str,
         env=daemon.environment | {"PYTHONUNBUFFERED": unbuffered},
     )
     os.close(write_end)
-    eventually(lambda: daemon.json("abi", "jobs")["jobs"] == [], "the job is over, its reader has not begun")
+    eventually(lambda: daemon.ask("jobs", all=False)["jobs"] == [], "the job is over, its reader has not begun")
     with open(read_end, "rb") as pipe:
         seen = pipe.read()
     assert program.wait() == 0, program.err
@@ -215,7 +215,7 @@ def test_a_directory_that_went_away(daemon: Daemon, tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     program = daemon.open("abi", "submit", "--cwd", str(folder), "--", "true")
-    eventually(lambda: daemon.json("abi", "status")["jobs"]["queued"] == 1, "it is queued")
+    eventually(lambda: daemon.ask("status")["jobs"]["queued"] == 1, "it is queued")
     folder.rmdir()
     release(fifo)
     assert program.wait() == 126

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from tests.system.clusters import Hosts, await_status, status
 from tests.system.harness import Daemon
-from tests.system.test_cluster import Hosts, await_status, hosts, status
-
-__all__ = ["hosts"]
 
 SLEPT_S = 3600
 SLEEPER = """
@@ -43,7 +41,7 @@ def test_a_follower_that_was_suspended_disturbs_nobody(hosts: Hosts) -> None:
     members = hosts.cluster(3, before=SLEEPER)
     before = status(members[0])
     sleep(members[1])
-    members[1].json("abi", "cluster", "token")
+    members[1].ask("cluster-token")
     after = status(members[1])
     assert (after["leader"], after["term"]) == (before["leader"], before["term"])
     assert [node["state"] for node in after["nodes"]] == ["alive"] * 3

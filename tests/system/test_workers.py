@@ -229,7 +229,7 @@ def test_a_worker_that_rests_too_long_goes_and_the_next_task_gets_another() -> N
     with inside(config="[workers]\nidle_timeout_ms = 150\n") as daemon:
         first = abi.get(pid.remote())
         await_gone([first], within_s=5)
-        eventually(lambda: daemon.json("abi", "status")["workers"]["total"] == 0, "nobody is left")
+        eventually(lambda: daemon.ask("status")["workers"]["total"] == 0, "nobody is left")
         second = abi.get(pid.remote())
         assert second != first
         assert "ended: its worker ended with exit code 0" in daemon.log(), "it was asked to go, and went"

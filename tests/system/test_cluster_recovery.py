@@ -1,0 +1,61 @@
+"""`abi cluster recover`: one survivor founds a new incarnation, which the old one refuses and is refused by."""
+
+from __future__ import annotations
+
+import signal
+
+from abi.wire import incarnations
+from tests.system.clusters import Hosts, await_status, join, refused, status, token_of
+
+
+def test_recovery_founds_a_new_incarnation_that_the_old_refuses(hosts: Hosts) -> None:
+    one, two, three = hosts.cluster(3)
+    assert refused(one, "abi", "cluster", "recover", "--yes")["code"] == "quorum"
+    for daemon in (two, three):
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    await_status(one, lambda told: told["role"] != "leader", "it steps down without its majority")
+    unsure = refused(one, "abi", "cluster", "recover")
+    assert unsure["code"] == "unsure"
+    assert "on one host only" in unsure["message"]
+    assert "the 2 other hosts have to leave (--force) and join this one" in unsure["message"]
+    incarnation = one.json("abi", "cluster", "recover", "--yes")["incarnation"]
+    assert incarnations.generation(incarnation) == 2
+    told = await_status(one, lambda told: told["role"] == "leader", "it leads alone")
+    assert len(told["nodes"]) == 1
+    two.start()
+    told = await_status(one, lambda told: told["notes"], "the old one is refused, and one says so")
+    assert (told["refused"]["other_incarnation"] > 0, told["notes"][0]["code"]) == (True, "other_incarnation")
+    assert "which is older" in told["notes"][0]["message"]
+    told = await_status(two, lambda told: told["notes"], "and so does the other side")
+    assert "which is newer" in told["notes"][0]["message"]
+    assert {node["state"] for node in told["nodes"] if node["id"] == status(one)["node"]} == {"other_incarnation"}
+    assert "leave --force" in two.run("abi", "network", "status").stdout
+    done = two.run("abi", "cluster", "leave", "--force")
+    assert (done.returncode, "have not agreed" in done.stderr) == (0, True)
+    join(two, token_of(one))
+    assert len(status(one)["nodes"]) == 2
+
+
+def test_two_hosts_that_are_both_recovered_are_two_clusters(hosts: Hosts) -> None:
+    """Each survivor is made a cluster of its own by a person in a hurry. They refuse each other, and both go on."""
+    one, two, three = hosts.cluster(3)
+    recovered = {}
+    for daemon in (one, two, three):
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    for daemon in (one, two):
+        daemon.start()
+        recovered[daemon] = daemon.json("abi", "cluster", "recover", "--yes")["incarnation"]
+        daemon.kill(signal.SIGKILL)
+        daemon.wait()
+    assert recovered[one] != recovered[two]
+    assert {incarnations.generation(each) for each in recovered.values()} == {2}
+    for daemon in (one, two):
+        daemon.start()
+    place = status(two)["nodes"][0]["address"]
+    one.json("abi", "network", "register", "--host", place)
+    await_status(two, lambda told: told["refused"].get("other_incarnation"), "one dials two, and is refused")
+    for daemon in (one, two):
+        told = await_status(daemon, lambda told: told["role"] == "leader", "it leads alone")
+        assert (len(told["nodes"]), told["incarnation"]) == (1, recovered[daemon])
