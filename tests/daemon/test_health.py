@@ -6,16 +6,37 @@ import time
 from typing import Any, cast
 
 from abid.cluster.health import Health
+from abid.core.membership import messages
+from abid.core.membership.messages import Probe, Rumour, State
 from tests.daemon.fake_loop import Loop
 
 ROUNDING_S = 0.001
 """Of a loop's timers."""
 
 
+def health_of(number: int, others: list[int]) -> tuple[Health, Loop]:
+    loop = Loop()
+    return Health(cast(Any, loop), number, others, 1, lambda *_: None, lambda _: None, lambda: None, lambda: None), loop
+
+
 def test_it_asks_to_be_woken_when_there_is_something_to_do_and_no_sooner() -> None:
     """Timers of a loop ring up to a millisecond early, and it slept anew some times for each probe."""
-    loop = Loop()
-    health = Health(cast(Any, loop), 1, [2], 1, lambda *_: None, lambda _: None, lambda: None, lambda: None)
+    health, loop = health_of(1, [2])
     health.start()
     left_s = (health.rules.wake_at - time.monotonic_ns()) / 1e9
     assert loop.delays[-1] >= max(0.0, left_s) + ROUNDING_S
+
+
+def test_who_was_there_is_known_from_what_others_say() -> None:
+    health, _ = health_of(1, [2, 3])
+
+    def hears(state: State) -> None:
+        health.on_message(2, messages.encode(Probe(9, (Rumour(3, 7, state),))))
+
+    assert not health.was_there(3, 60), "nobody has said anything of it since we started"
+    assert not health.was_there(9, 60), "a stranger"
+    hears(State.ALIVE)
+    assert health.was_there(3, 0)
+    hears(State.LEFT)
+    assert health.was_there(3, 60)
+    assert not health.was_there(3, 0)

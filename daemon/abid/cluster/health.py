@@ -75,6 +75,14 @@ class Health:
         member = self.rules.members.get(number)
         return member is None or member.state in (State.ALIVE, State.SUSPECT)
 
+    def was_there(self, number: int, within_s: float) -> bool:
+        """Since this daemon started somebody has told us of it, and it is there, or was so lately."""
+        member = self.rules.members.get(number)
+        if member is None or not member.incarnation:
+            return False
+        is_there = member.state in (State.ALIVE, State.SUSPECT)
+        return is_there or time.monotonic_ns() - member.since_ns < within_s * 1e9
+
     def configure(self, numbers: Iterable[int]) -> None:
         self._perform(self.rules.configure(numbers, time.monotonic_ns()))
 

@@ -66,6 +66,10 @@ class Owner(Protocol):
 
     def has_left(self, node: str) -> bool: ...
 
+    def was_there(self, node: str, within_s: float) -> bool:
+        """Whether it is connected with another member, as far as we were told, or was so lately."""
+        ...
+
     def on_copy(self, twin: Peer, address: str) -> None:
         """Another host came from there, and was refused: it has the identity of this one, which is alive."""
 
@@ -249,8 +253,10 @@ class Peers:
 
     def _check_moved(self, words: Greeting) -> None:
         """Whoever is connected is asked whether it is there, and needs no time to come back."""
-        is_here = words.node in self.connected or self._loop.time() >= self._was_here.get(words.node, 0.0)
-        if Code.MOVED in words.features and not is_here:
+        if Code.MOVED not in words.features or words.node in self.connected:
+            return
+        was_here = self._loop.time() < self._was_here.get(words.node, 0.0)
+        if was_here or self.owner.was_there(words.node, MOVED_S):
             raise refused(Code.MOVED, f"node {words.node} was here less than {MOVED_S:g} s ago, on another machine")
 
     # The other side dialled.

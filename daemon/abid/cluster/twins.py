@@ -9,7 +9,7 @@
 
 A host whose directory was copied while it was away meets nobody, and cannot be told from one that has moved to another
 machine. So what was written on one machine and wakes on another says so in its greeting (``Code.MOVED``), and whoever
-was connected with it lately lets some time go by, in which the other may come back.
+was connected with it lately, or was told that it is there, lets some time go by, in which the other may come back.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class Host:
         self.told: list[tuple[Any, ...]] = []
         self.revoked: set[str] = set()
         self.left: set[str] = set()
+        self.there: set[str] = set()
         self.on_ask: Callable[[Stranger, Join | Renew], None] = lambda stranger, message: None
         self._changed = asyncio.Event()
 
@@ -106,6 +107,9 @@ class Host:
 
     def has_left(self, node: str) -> bool:
         return node in self.left
+
+    def was_there(self, node: str, within_s: float) -> bool:
+        return node in self.there
 
     def on_copy(self, twin: Peer, address: str) -> None:
         self._tell("copy", twin.node)

@@ -224,6 +224,7 @@ class Silent:
     def on_copy(self, twin, address): pass
     def on_stray(self, subject): pass
     def has_left(self, node): return False
+    def was_there(self, node, within_s): return False
 
 async def story():
     loop = asyncio.get_running_loop()

@@ -208,3 +208,20 @@ def test_who_woke_on_another_machine_waits_for_the_one_that_was_here(tmp_path: P
             moved.peers.close()
 
     run(story())
+
+
+def test_whom_others_saw_lately_is_waited_for_by_those_that_never_met_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        moved = Host(ca.member(A), started=7)
+        moved.peers.has_moved = True
+        async with hosts(ca.member(B)) as (b,):
+            b.there.add(A)
+            with pytest.raises(PeerRefused) as caught:
+                await moved.peers.dial([b.address], WAIT_S)
+            assert caught.value.code == Code.MOVED
+            b.there.clear()
+            await moved.peers.dial([b.address], WAIT_S)
+            moved.peers.close()
+
+    run(story())
