@@ -56,7 +56,7 @@ class Cluster:
         stored = store.load()
         lots = random.Random(number).randint
         member = Consensus(
-            self.loop, store, stored, number, lots, self.send, self.changed.set,
+            self.loop, store, stored, number, lots, self.send, list, self.changed.set,
             lambda error: self._on_failure(number, error),
         )  # fmt: skip
         self.members[number] = member

@@ -158,7 +158,7 @@ def test_a_little_late_costs_half_a_tick() -> None:
     assert one.raft.role == Role.PRE_CANDIDATE
 
 
-def test_a_leader_wakes_for_each_tick_and_a_learner_now_and_then() -> None:
+def test_a_leader_wakes_for_each_heartbeat_and_a_learner_now_and_then() -> None:
     learner = follower(9, configuration=Configuration(voters=frozenset({1, 2, 3}), learners=frozenset({9})))
     one = Slept(learner)
     one.until(60)
@@ -169,4 +169,4 @@ def test_a_leader_wakes_for_each_tick_and_a_learner_now_and_then() -> None:
         alone.output()
         alone.done()
     assert alone.role == Role.LEADER
-    assert alone.ticks_left == 1
+    assert alone.ticks_left == SETTINGS.heartbeat_ticks

@@ -43,6 +43,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code
 from abid.cluster.registering import Registering
 from abid.cluster.renewal import renewed_if_ended
+from abid.cluster.showing import shown
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
 from abid.cluster.waking import Waking
@@ -447,6 +448,6 @@ class Cluster:
         """For `abi network status`, whatever this host is."""
         told = of_none(self.config, self.node, self._host, self.port, self.removed)
         if self.member is not None:
-            return {**told, "joined": True, **self.member.shown()}
+            return {**told, "joined": True, **shown(self.member)}
         outside = self._waking.outside
         return told if outside is None else {**told, **of_one_outside(outside.why, outside.hint)}

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from abi.errors import AbiError
 from abi.version import __version__
-from abid.cluster.ticking import EARLY_S, Ticking
+from abid.cluster.patience import Patience
+from abid.cluster.ticking import EARLY_S, TICK_S, Ticking
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
 from abid.core.cluster.facts import Facts, Result
@@ -40,8 +41,10 @@ from abid.raft_store import RaftStore, Stored
 
 log = logging.getLogger(__name__)
 
-SETTINGS: Final = Settings(election_ticks=4, heartbeat_ticks=1)
-"""A heartbeat each 100 ms; an election after 400 to 700 ms without one."""
+SETTINGS: Final = Settings(election_ticks=4, quorum_ticks=8, heartbeat_ticks=2)
+"""A heartbeat each 200 ms; an election after 400 to 700 ms without one, where ``patience`` does not stretch that. A
+heartbeat wakes every member, and wakings are what an idle cluster costs. Connections lose nothing on the way, so one in
+the shortest timeout is enough; who stands because it came late hears that the others hear their leader (pre-vote)."""
 LOG_ENTRIES_MAX: Final = 2_000
 """Applied entries that the log keeps before they become a snapshot: some hundred KiB, and replayed in a moment."""
 LOG_ENTRIES_KEPT: Final = 500
@@ -73,9 +76,9 @@ class Broken(AbiError):
 
 
 class Consensus:
-    """One member. ``on_change`` is called when role, leader, configuration or facts have changed;
-    ``on_failure`` once, with a Broken, after ``start``, when this member is over. Raises Broken for a snapshot that is
-    not readable."""
+    """One member. ``round_trips_s`` says how far away the other voters are; ``on_change`` is called when role, leader,
+    configuration or facts have changed; ``on_failure`` once, with a Broken, after ``start``, when this member is over.
+    Raises Broken for a snapshot that is not readable."""
 
     def __init__(
         self,
@@ -85,12 +88,14 @@ class Consensus:
         number: int,
         draw: Callable[[int, int], int],
         send: Callable[[Message], None],
+        round_trips_s: Callable[[], Sequence[float]],
         on_change: Callable[[], None],
         on_failure: Callable[[AbiError], None],
     ) -> None:
         self._loop = loop
         self._store = store
         self._send = send
+        self._round_trips_s = round_trips_s
         self._on_change = on_change
         self._on_failure = on_failure
         self.facts = _facts_of(stored.snapshot)
@@ -100,7 +105,9 @@ class Consensus:
         self.raft = Raft(
             number, before, stored.snapshot.configuration, stored.hard_state, draw, self._take_snapshot, SETTINGS
         )
+        self._patience = Patience(SETTINGS, TICK_S)
         self._storing = False
+        self._storing_since = 0.0
         self._slow: asyncio.TimerHandle | None = None
         """Rings when what is being stored takes too long."""
         self._is_silent = False
@@ -141,6 +148,13 @@ class Consensus:
     def caught_up(self, number: int) -> bool:
         """As the leader: whether this member's log has all that is committed."""
         return self.raft.has_caught_up(number)
+
+    @property
+    def election_ms(self) -> tuple[int, int]:
+        """The shortest and the longest time without a word of a leader after which a voter stands for election, in
+        milliseconds, as things are here."""
+        ticks = self.raft.settings.election_ticks
+        return round(ticks * TICK_S * 1000), round((2 * ticks - 1) * TICK_S * 1000)
 
     @property
     def trouble(self) -> str:
@@ -211,6 +225,11 @@ class Consensus:
             self.raft.become(Role.FOLLOWER, self.raft.term)
             self._pump()
 
+    def on_distances(self) -> None:
+        """They may have changed: somebody is connected, or there was something to agree on."""
+        self.raft.use(self._patience.settings(self._round_trips_s()))
+        self._set_timer()
+
     def connection_lost(self, number: int) -> None:
         """Nothing more comes from it over the connection that there was. If it led, we may be next."""
         self.raft.unreachable(number)
@@ -265,17 +284,20 @@ class Consensus:
                 self._carry_out(output)
                 continue
             self._storing = True
+            self._storing_since = self._loop.time()
             self._slow = self._loop.call_later(SILENT_AFTER_S, self._fall_silent)
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """For when the rules want to hear of time next; a timer that rings before that finds nothing to do, and is set
-        anew then. So the words of a leader do not set it each time."""
+        """For when the rules want to hear of time next. Each word of a leader moves it: to set it anew costs a fraction
+        of waking for nothing."""
         next_at = self._ticking.next_at
-        if self.over or self._is_silent or (self._timer is not None and self._timer.when() <= next_at + EARLY_S):
+        if self.over or self._is_silent:
             return
         if self._timer is not None:
+            if abs(self._timer.when() - next_at) <= EARLY_S:
+                return
             self._timer.cancel()
         self._timer = self._loop.call_at(next_at, self._tick)
 
@@ -310,6 +332,7 @@ class Consensus:
         if error is not None:
             self._on_disk_failed(error)
             return
+        self._patience.note_write(self._loop.time() - self._storing_since)
         if output.hard_state is not None:
             self._term_stored = output.hard_state.term
         if self.over:
@@ -369,6 +392,7 @@ class Consensus:
             self._fail_all(Superseded("another host leads now"))
         self._compact_if_due()
         if output.committed or output.snapshot or output.role or output.leader is not None:
+            self.on_distances()
             self._on_change()
 
     def _applied_all(self, output: Output) -> bool:

@@ -23,6 +23,7 @@ import enum
 import logging
 import socket
 import ssl
+import sys
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -48,6 +49,9 @@ UNACKNOWLEDGED_MS_MAX: Final = 10_000
 dead by then. Set once TLS is up: before, who waits has a time of its own."""
 HELD_BYTES_MAX: Final = 16 * 1024
 """Of one that is held: what a handshake begins with is a tenth of it, and nobody says more before it is answered."""
+MIN_RTT_AT: Final = 148
+"""``tcpi_min_rtt`` in the kernel's ``struct tcp_info`` (linux/tcp.h, since 4.6): 32 bits, microseconds; of the last
+five minutes, where net.ipv4.tcp_min_rtt_wlen is as it was."""
 TLS_HANDSHAKE: Final = 0x16
 """With this every TLS connection begins (RFC 8446, 5.1)."""
 
@@ -265,6 +269,19 @@ class Link(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
+
+    @property
+    def round_trip_s(self) -> float:
+        """The shortest of late, as the kernel measures it: what waits in queues on either side is not in it. 0.0 where
+        it says nothing."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:
+            return 0.0
+        with contextlib.suppress(OSError):  # it has just ended
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, MIN_RTT_AT + 4)
+            if len(told) == MIN_RTT_AT + 4:
+                return float(int.from_bytes(told[MIN_RTT_AT:], sys.byteorder)) / 1e6
+        return 0.0
 
     def _read(self, tls: ssl.SSLObject) -> None:
         data = tls.read(READ_BYTES)

@@ -42,14 +42,12 @@ from abid.cluster.listening import Listening
 from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
-from abid.cluster.refusal import Code
 from abid.cluster.removal import Removal
 from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Handler, Requests
 from abid.cluster.strays import Strays
 from abid.cluster.twins import Twins
 from abid.cluster.vetting import Vetting
-from abid.core.cluster.facts import Member as Known
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -106,16 +104,16 @@ class Member:
             self._on_refused,
         )  # fmt: skip
         self.consensus = Consensus(
-            loop, store, stored, number, lots.randint, self._send_raft, self._on_change, on_failure
+            loop, store, stored, number, lots.randint, self._send_raft, self._round_trips_s, self._on_change, on_failure
         )
         self._nodes: dict[int, str] = {}
         """By number, as they said themselves: members of which we have not heard yet, so that they can be answered."""
         self._known: dict[int, str] = {}
         """By number: whom the facts name, or named while Raft counts it still."""
-        self._removal = Removal(self)
+        self.removal = Removal(self)
         self.twins = Twins(self)
         self.strays = Strays(self)
-        self._gone = Gone()
+        self.gone = Gone()
         others = self.consensus.facts.members
         self.health = Health(
             loop, number, others, identity.incarnation, self._send_gossip, self._dial, self._on_change, self._on_woken
@@ -123,7 +121,7 @@ class Member:
         self._leading = Leading(self, loop)
         self._admission = Admission(self)
         self._renewal = Renewal(self, loop)
-        self._vetting = Vetting(self, about_this_host(config))
+        self.vetting = Vetting(self, about_this_host(config))
         self.asking = Asking(
             loop, self.consensus, self.reach, self.node_of, lots.uniform, identity.incarnation << 32,
             self.request_timeout_s, self._max_retries,
@@ -142,10 +140,10 @@ class Member:
             admission.RENEW_OWN: self._admission.on_renew_own,
             leading.KEY: self._leading.on_key,
             twins.MET: self.twins.on_told,
-            leaving.GONE: self._gone.on_told,
-            vetting.ABOUT: self._vetting.on_about,
-            vetting.FORGOTTEN: self._vetting.on_forgotten,
-            vetting.READMIT: self._vetting.on_readmit,
+            leaving.GONE: self.gone.on_told,
+            vetting.ABOUT: self.vetting.on_about,
+            vetting.FORGOTTEN: self.vetting.on_forgotten,
+            vetting.READMIT: self.vetting.on_readmit,
         }
 
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool, or_any: bool) -> int:
@@ -241,6 +239,10 @@ class Member:
         have changed, which takes a second. Nobody could agree on that without it."""
         return self.consensus.facts.is_revoked(node) and former.is_dispensable(self, node)
 
+    def was_there(self, node: str, within_s: float) -> bool:
+        known = self.consensus.facts.of_node(node)
+        return known is not None and self.health.was_there(known.number, within_s)
+
     def has_left(self, node: str) -> bool:
         """And is dispensable, too."""
         return self.consensus.facts.has_left(node) and former.is_dispensable(self, node)
@@ -296,7 +298,8 @@ class Member:
     def on_connected(self, peer: Peer) -> None:
         self.reach.on_connected(peer.node)
         self.strays.on_connected(peer.node)
-        self._gone.on_connected(peer.node)
+        self.gone.on_connected(peer.node)
+        self.consensus.on_distances()
         if self.discoverer is not None:
             self.discoverer.on_connected(bytes.fromhex(peer.node))
         self.later(self._vet(peer))
@@ -306,9 +309,9 @@ class Member:
         self._changed.set()
 
     async def _vet(self, peer: Peer) -> None:
-        await self._vetting.ask(peer)
-        if self._vetting.listens_to(peer):
-            self._removal.on_answered(peer.node)
+        await self.vetting.ask(peer)
+        if self.vetting.listens_to(peer):
+            self.removal.on_answered(peer.node)
             self.twins.on_answered(peer.node)
             self._settle()
 
@@ -334,12 +337,17 @@ class Member:
             case _:
                 raise ProtocolError(f"a frame of kind {kind} has no place between members")
 
+    def _round_trips_s(self) -> list[float]:
+        """To the other voters, as far as they are connected."""
+        voters = (self.node_of(number) for number in self.consensus.configuration.all_voters)
+        return [peer.round_trip_s for node in voters if node and (peer := self.peers.connected.get(node))]
+
     def _on_raft(self, peer: Peer, payload: bytes) -> None:
         try:
             said = _decode(payload)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"Raft's messages do not decode: {error}") from None
-        if not self._vetting.listens_to(peer):
+        if not self.vetting.listens_to(peer):
             return  # Raft says again what matters
         for message in said[:MESSAGES_MAX]:
             if not former.may_speak_as(self, message.sender, peer.node):
@@ -351,7 +359,7 @@ class Member:
 
     def on_closed(self, peer: Peer, orderly: bool) -> None:
         self.requests.on_closed(peer)
-        self._vetting.forget(peer)
+        self.vetting.forget(peer)
         if self.discoverer is not None:
             self.discoverer.on_closed(bytes.fromhex(peer.node))
         # A leader that left is no member any more, and is the leader still until another is elected.
@@ -378,7 +386,7 @@ class Member:
 
     def _on_refused(self, node: str, error: AbiError) -> None:
         """It will not speak with us, or we not with it."""
-        why = self._removal.on_refused(node, error) or self.twins.on_refused(node, error)
+        why = self.removal.on_refused(node, error) or self.twins.on_refused(node, error)
         if why is not None:
             self._on_failure(why)
 
@@ -417,8 +425,8 @@ class Member:
         if members:
             self.reach.keep({*self._known.values(), *self._nodes.values()})
             nodes = {member.node for member in members.values()}
-            self._removal.keep(nodes)
-            self._gone.keep(nodes)
+            self.removal.keep(nodes)
+            self.gone.keep(nodes)
         self.asking.on_change()
         self._leading.look()
         self._changed.set()
@@ -431,69 +439,6 @@ class Member:
         for number in before.keys() - self._known.keys():
             self.consensus.raft.recollection.forget(number)
         for node in set(before.values()).difference(self._known.values(), [self.node]):
-            self._vetting.forget_node(node)
+            self.vetting.forget_node(node)
             if self.discoverer is not None and facts.is_revoked(node):
                 self.discoverer.forget(bytes.fromhex(node))
-
-    # What people ask.
-
-    def _breaker_of(self, node: str) -> dict[str, Any]:
-        """Of another host; this one needs none for itself."""
-        return {"breaker": None if node == self.node else self.reach.breakers.described(node)}
-
-    def _state_of(self, member: Known) -> str:
-        """alive, suspect, dead; stopped, by somebody who may start it again; left, by force; or other_incarnation."""
-        if self.strays.has(member.node):
-            return str(Code.OTHER_INCARNATION)
-        state = self.health.state_of(member.number)
-        if state == "left":
-            return "left" if member.node in self._gone else "stopped"
-        return state
-
-    def _places_of(self, member: Known) -> tuple[str, ...]:
-        """Where others dial it; of this host we know better than the cluster does."""
-        return self.listening.told if member.number == self.number else member.addresses
-
-    def shown(self) -> dict[str, Any]:
-        """For `abi network status`."""
-        consensus, facts = self.consensus, self.consensus.facts
-        raft = consensus.raft
-        leader = facts.members.get(consensus.leader)
-        us = self.credentials.subject  # the facts of a newcomer name no cluster yet
-        return {
-            "cluster": us.cluster,
-            "incarnation": us.incarnation,
-            "number": self.number,
-            "role": raft.role.value,
-            "term": raft.term,
-            "leader": None if leader is None else leader.node,
-            "voters": sorted(self.node_of(number) or str(number) for number in consensus.configuration.all_voters),
-            "applied": raft.log.applied,
-            "committed": raft.log.committed,
-            "certificate_ends_ms": round(self.credentials.not_after * 1000),
-            "told_removed": self._removal.told_by,
-            "notes": [
-                *consensus.notes(),
-                *self.listening.notes(),
-                *self.twins.notes(),
-                *self.strays.notes(),
-            ],
-            "refused": dict(self.peers.refusals),
-            "nodes": [
-                {
-                    "id": member.node,
-                    "number": member.number,
-                    "name": member.name,
-                    **self._vetting.about(member.node),
-                    "address": next(iter(self._places_of(member)), ""),
-                    "addresses": list(self._places_of(member)),
-                    "state": self._state_of(member),
-                    "connected": member.node == self.node or member.node in self.peers.connected,
-                    **self._breaker_of(member.node),
-                    "voter": member.number in consensus.configuration.all_voters,
-                    "leader": member.number == consensus.leader,
-                    "joined_ms": member.joined_ms,
-                }
-                for member in facts.members.values()
-            ],
-        }

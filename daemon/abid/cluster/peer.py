@@ -66,6 +66,11 @@ class Peer(Owner):
         return self._link.queued
 
     @property
+    def round_trip_s(self) -> float:
+        """See ``Link.round_trip_s``."""
+        return self._link.round_trip_s
+
+    @property
     def context(self) -> ssl.SSLContext:
         """See ``Link.context``."""
         return self._link.context

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from abi.errors import AbiError
 from abi.wire import incarnations
 from abid.cluster import credentials
+from abid.cluster.showing import shown
 
 if TYPE_CHECKING:
     from abid.cluster.authority import Authority
@@ -54,7 +55,7 @@ async def plan(member: Member, folder: Path, *, sure: bool) -> Plan:
     facts, raft = member.consensus.facts, member.consensus.raft
     lost = [one.node for one in facts.members.values() if one.node != member.node]
     told = {
-        "applied": raft.log.applied, "last": raft.log.last_index, "voters": member.shown()["voters"],
+        "applied": raft.log.applied, "last": raft.log.last_index, "voters": shown(member)["voters"],
         "lost_members": lost,
     }  # fmt: skip
     if not sure:

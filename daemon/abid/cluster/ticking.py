@@ -1,8 +1,8 @@
 """When Raft's rules hear that time passes: ticks of 100 ms, without waking for those that change nothing.
 
-A leader has something to do at each tick. A follower only counts, and in vain as long as it hears its leader, each of
-whose words begins the count anew. So it wakes for the tick at which it would stand for election, not ten times a
-second, and what passed before is counted then, or sooner when a message comes whose meaning depends on it. Each host
+A leader has something to do at each heartbeat. A follower only counts, and in vain as long as it hears its leader,
+each of whose words begins the count anew. So it wakes for the tick at which it would stand for election, not ten times
+a second, and what passed before is counted then, or sooner when a message comes whose meaning depends on it. Each host
 keeps a grid of its own, from when it started: hosts that hear a leader's last word in the same moment do not stand in
 the same moment.
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from abi.errors import AbiError
-from abid.cluster import leaving
+from abid.cluster import leaving, showing
 from abid.cluster.asking import NoLeader
 from abid.cluster.leaving import Gone
 from abid.cluster.member import Member
@@ -78,9 +78,9 @@ def state(health: str, *, gone: bool = False, is_stray: bool = False) -> str:
     """Of another member, as it is shown."""
     member = SimpleNamespace(
         strays=SimpleNamespace(has=lambda node: is_stray), health=SimpleNamespace(state_of=lambda number: health),
-        _gone={"two"} if gone else set(),
+        gone={"two"} if gone else set(),
     )  # fmt: skip
-    return Member._state_of(cast(Member, member), cast(Any, SimpleNamespace(node="two", number=2)))
+    return showing.state_of(cast(Member, member), cast(Any, SimpleNamespace(node="two", number=2)))
 
 
 def test_three_ways_to_be_gone_have_three_names() -> None:

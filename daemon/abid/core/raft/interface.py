@@ -27,8 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ``election_ticks``, the shortest election timeout; any up to twice that is one as well (thesis, 6.2)."""
     heartbeat_ticks: int = 1
     rank_ticks: int = 2
-    """Between one rank's turn and the next's after a leader's connection closed: two heartbeats, in which a pre-vote, a
-    vote and the writing of both are usually done, so that the next finds a leader and does not stand."""
+    """Between one rank's turn and the next's after a leader's connection closed, in which a pre-vote, a vote and the
+    writing of both are usually done, so that the next finds a leader and does not stand."""
     pre_vote: bool = True
     """Ask first whether an election could be won: who was cut off does not disturb the others (thesis, 9.6)."""
     check_quorum: bool = True

@@ -114,14 +114,17 @@ class Raft:
 
     def forget_progress(self) -> None:
         """Nothing is known of the others' logs, and the next election is at another time."""
-        ticks = self.settings.election_ticks
-        self.election_timeout = ticks + self.draw(0, ticks - 1)
+        self._draw_timeout()
         last = self.log.last_index
         for node in self.members:
             self.members[node] = Progress(last + 1, self.settings.inflight_max)
         own = self.own_progress
         if own is not None:
             own.match = last
+
+    def _draw_timeout(self) -> None:
+        ticks = self.settings.election_ticks
+        self.election_timeout = ticks + self.draw(0, ticks - 1)
 
     def send(self, kind: Kind, receiver: int, **words: object) -> None:
         """In our own term, if ``words`` have no other."""
@@ -147,6 +150,13 @@ class Raft:
         if count > 0:
             rules = replication if self.role == Role.LEADER else election
             rules.pass_ticks(self, count)
+
+    def use(self, settings: Settings) -> None:
+        """From now on. An election timeout that runs already ends by the new times: safety depends on none of them
+        (paper, 5.2)."""
+        if settings != self.settings:
+            self.settings = settings
+            self._draw_timeout()
 
     def campaign(self) -> None:
         """Stand for election now. Nothing, for who cannot."""
