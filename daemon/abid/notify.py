@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-BEAT_S = 1.0
-"""Far below any watchdog's interval; an idle daemon does not wake for more."""
+BEAT_S = 2.0
+"""While nothing runs, where no watchdog wants to hear more often: an idle daemon does not wake for more."""
 BUSY_BEAT_S = 0.05
 """While tasks run: then the lag matters, and the time goes unnoticed."""
 LAGS_KEPT = 3_000
@@ -64,7 +64,7 @@ class Pulse:
         self._schedule()
 
     def _schedule(self) -> None:
-        beat_s = BUSY_BEAT_S if self._is_busy() else BEAT_S
+        beat_s = BUSY_BEAT_S if self._is_busy() else min(BEAT_S, self._feed_every_s or BEAT_S)
         self._beat_at = time.monotonic() + beat_s
         self._handle = self._loop.call_later(beat_s, self._beat)
 

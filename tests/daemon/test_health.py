@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from abid.cluster.health import Health
+from abid.cluster.health import RIDE_S, Health
 from abid.core.membership import messages
 from abid.core.membership.messages import Probe, Rumour, State
+from abid.core.membership.timers import Due
 from tests.daemon.fake_loop import Loop
 
 ROUNDING_S = 0.001
@@ -40,3 +41,18 @@ def test_who_was_there_is_known_from_what_others_say() -> None:
     hears(State.LEFT)
     assert health.was_there(3, 60)
     assert not health.was_there(3, 0)
+
+
+def test_a_probe_rides_on_what_wakes_this_host_anyway() -> None:
+    health, loop = health_of(1, [2])
+    sent: list[int] = []
+    health._send = lambda number, _: sent.append(number)
+    health.start()
+    left_s = (health.rules.probe_at - time.monotonic_ns()) / 1e9
+    assert loop.delays[-1] >= left_s + RIDE_S, "there is time for something else to wake it"
+    health.rules.timers.set((Due.PROBE, 0, 0), health.rules.clock + round(RIDE_S * 9e9))
+    health.ride()
+    assert sent == [], "the next is not due for long"
+    health.rules.timers.set((Due.PROBE, 0, 0), health.rules.clock + round(RIDE_S * 0.9e9))
+    health.ride()
+    assert sent == [2]

@@ -77,7 +77,7 @@ def test_snapshots_take_the_place_of_entries(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from abid.core.raft.interface import Output
 from abid.core.raft.messages import Entry, HardState
 from abid.raft_store import RaftStore
@@ -86,6 +86,7 @@ store.load()
 for index in range(1, 100_000):
     told = lambda problem, index=index: os.write(1, b"%d\\n" % index)
     store.store(Output(hard_state=HardState(1, 1, index - 1), entries=(Entry(1, index, b"x" * 100),)), told)
+signal.pause()
 """
 
 

@@ -121,11 +121,11 @@ def test_a_lost_connection_is_acted_upon_by_rank() -> None:
     """In the next tick where we are first in rank, else so many later."""
     for number, ticks in ((2, 1), (3, 1 + SETTINGS.rank_ticks)):
         one = Slept(follower(number))
-        one.hear(0.15)
-        one.ticking.catch_up(0.42)
+        one.hear(1.5 * TICK_S)
+        one.ticking.catch_up(4.2 * TICK_S)
         one.raft.leader_lost(LEADER)
-        assert one.ticking.next_at == pytest.approx(0.4 + ticks * TICK_S)
-        one.until(0.4 + ticks * TICK_S + 0.01)
+        assert one.ticking.next_at == pytest.approx((4 + ticks) * TICK_S)
+        one.until((4 + ticks) * TICK_S + 0.01)
         assert one.raft.role == Role.PRE_CANDIDATE
 
 

@@ -287,5 +287,5 @@ def idle(options: Options) -> list[Figure]:
 SCENARIOS = (
     Scenario("overload", "four times more runnable processes than cores: nobody is called dead", overload, minutes=5),
     Scenario("clock_jumps", "a wall clock jumps by an hour: nobody stands, nobody dies", clock_jumps, minutes=0.5),
-    Scenario("idle", "what an idle member of three costs", idle, minutes=1),
+    Scenario("idle", "what an idle member of three costs", idle, minutes=3),
 )

@@ -15,6 +15,7 @@ from typing import Final
 from abi.config import Config
 from abid.cluster import lookup, remembered
 from abid.cluster.discovery import DEFAULT_PORT, Discoverer, Options
+from abid.cluster.interfaces import Interface
 from abid.cluster.peers import Peers
 from abid.cluster.secret import beacon_key
 from abid.core.dialling import Address
@@ -35,8 +36,10 @@ def discoverer(
     folder: Path,
     peers: Peers,
     timeout_s: Callable[[], float],
+    find: Callable[[str], list[Interface]],
 ) -> Discoverer:
-    """One for this member; ``secret`` is the cluster's, ``port`` where it listens. Raises ConfigError, UsageError."""
+    """One for this member; ``secret`` is the cluster's, ``port`` where it listens, ``find`` as
+    ``interfaces.found``. Raises ConfigError, UsageError."""
 
     async def dial(address: Address, node: bytes) -> bytes:
         if node.hex() in peers.connected:
@@ -57,7 +60,7 @@ def discoverer(
     )
     return Discoverer(
         loop, options, node=identity.node, boot=identity.incarnation, keys=[beacon_key(secret)], listening=port,
-        folder=folder, dial=dial,
+        folder=folder, dial=dial, find=find,
     )  # fmt: skip
 
 

@@ -26,6 +26,9 @@ SLEPT_NS: Final = 1_000_000_000
 ROUNDED_S: Final = 0.002
 """A loop's timers go by whole milliseconds, of a time that it looked up before this turn. Who is woken sooner than it
 wanted finds nothing to do, and sleeps for nothing again and again."""
+RIDE_S: Final = 0.11
+"""A probe begins so much sooner or later than it is due, if something wakes this host within that time anyway: half of
+the time between two heartbeats, each of which does."""
 STARTS_FACTOR: Final = 1 << 32
 """What an earlier life of this host said of itself is outdated at once."""
 
@@ -97,14 +100,19 @@ class Health:
         now = time.monotonic_ns()
         self._perform(self.rules.on_goodbye(number, now) if orderly else self.rules.on_broken(number, now))
 
-    def _tick(self) -> None:
+    def ride(self) -> None:
+        """The loop is awake: begin what would wake it soon."""
+        if self._timer is not None and self.rules.probe_at - time.monotonic_ns() < RIDE_S * 1e9:
+            self._tick(round(RIDE_S * 1e9))
+
+    def _tick(self, early_ns: int = 0) -> None:
         slept, self._slept_ns = _slept_ns() - self._slept_ns, _slept_ns()
         now = time.monotonic_ns()
         if slept > SLEPT_NS:
             log.warning("this host was suspended for %.1f s", slept / 1e9)
             self._on_woken()
             self._perform(self.rules.on_resumed(now))
-        self._perform(self.rules.tick(now))
+        self._perform(self.rules.tick(now, early_ns))
 
     def _perform(self, effects: list[Effect]) -> None:
         changed = False
@@ -120,6 +128,8 @@ class Health:
         if self._timer is not None:
             self._timer.cancel()
         wake_s = max(0.0, (self.rules.wake_at - time.monotonic_ns()) / 1e9) + ROUNDED_S
+        if self.rules.wake_at == self.rules.probe_at:
+            wake_s += RIDE_S
         self._timer = self._loop.call_later(wake_s, self._tick)
         if changed:
             self._on_change()

@@ -8,6 +8,8 @@ there is nothing else, or where it is asked for.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +61,13 @@ class _Address(Protocol):
     def netmask(self) -> str | None: ...
 
 
+_RAW: Final = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_LINKS_AND_ADDRESSES: Final = 0x1 | 0x10 | 0x100
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (linux/rtnetlink.h)."""
+_NEWS_BYTES: Final = 1
+"""Of each message, which nobody reads."""
+
+
 class _Stats(Protocol):
     """psutil's ``snicstats``; ``isup`` also means that there is a carrier."""
 
@@ -72,6 +81,46 @@ def found(only: str = "") -> list[Interface]:
     import psutil
 
     return chosen(psutil.net_if_addrs(), psutil.net_if_stats(), only, socket.if_nametoindex)
+
+
+class Following:
+    """``found``, of a host whose interfaces seldom change: the kernel is asked again when it has said that something is
+    another (rtnetlink(7)), which costs a hundredth of asking."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Interface]] = {}
+        self._news: socket.socket | None = None
+        with contextlib.suppress(OSError):  # no such socket here: then it is asked each time
+            self._news = socket.socket(socket.AF_NETLINK, _RAW, socket.NETLINK_ROUTE)
+            self._news.bind((0, _LINKS_AND_ADDRESSES))
+
+    def close(self) -> None:
+        if self._news is not None:
+            self._news.close()
+            self._news = None
+
+    def found(self, only: str = "") -> list[Interface]:
+        """See ``found``."""
+        if self._is_news():
+            self._found.clear()
+        if only not in self._found:
+            self._found[only] = found(only)
+        return self._found[only]
+
+    def _is_news(self) -> bool:
+        if self._news is None:
+            return True
+        is_news = False
+        while True:
+            try:
+                self._news.recv(_NEWS_BYTES)
+            except BlockingIOError:
+                return is_news
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # there was more news than room for it
+                    self.close()
+                    return True
+            is_news = True
 
 
 def owned() -> frozenset[str]:

@@ -5,7 +5,7 @@ that hears that; one hears IPv4's multicast group on every interface, and one on
 to the wildcard: who restricts abi to one interface is heard on no other. Several daemons of one host share the port;
 broadcasts and multicasts reach all of them.
 
-A flood must not become the daemon's work. Beacons are in no hurry, so after each look at the sockets we look away for
+A flood must not become the daemon's work. Beacons are in no hurry, so after a few looks at the sockets we look away for
 ``LOOK_AWAY_S``; what arrives meanwhile waits in the kernel, and what has no room there is dropped by it.
 """
 
@@ -29,10 +29,11 @@ GROUP: Final = "239.255.97.98"
 GROUP_V6: Final = "ff12::6162:69"
 """Transient, link-local scope (RFC 4291, 2.7)."""
 LOOK_AWAY_S: Final = 0.02
-PACKETS_PER_LOOK_MAX: Final = 256
-"""In all sockets together: 12,800 packets a second at
-most, whatever arrives. Telling that a packet is not worth opening takes some 4 µs, so a flood costs at most a
-twentieth of a core."""
+LOOKS_MAX: Final = 4
+"""In that time: one beacon comes to several sockets, one after the other, and is no flood."""
+PACKETS_PER_LOOK_MAX: Final = 64
+"""In all sockets together: 12,800 packets a second at most, whatever arrives. That a packet is not worth opening takes
+some 4 µs to tell, so a flood costs at most a twentieth of a core."""
 RECEIVE_BYTES: Final = 1 << 18
 """Asked of the kernel for each socket: room for what 10,000 packets a second bring while we look away."""
 
@@ -50,6 +51,9 @@ class Lan:
         self._senders: list[tuple[Interface, socket.socket]] = []
         self._ears: list[socket.socket] = []
         self._again: asyncio.TimerHandle | None = None
+        self._looks = 0
+        """Since then."""
+        self._looking_since = 0.0
 
     def open(self, interfaces: Sequence[Interface]) -> None:
         """Use these from now on, and no others. One that cannot be used is said and left out."""
@@ -159,9 +163,14 @@ class Lan:
 
     def _look(self) -> None:
         """One socket at least has something. Each may have its share of this look."""
-        for sock in self._ears:
-            self._loop.remove_reader(sock)
-        self._again = self._loop.call_later(LOOK_AWAY_S, self._listen)
+        now = self._loop.time()
+        if now - self._looking_since >= LOOK_AWAY_S:
+            self._looking_since, self._looks = now, 0
+        self._looks += 1
+        if self._looks >= LOOKS_MAX:
+            for sock in self._ears:
+                self._loop.remove_reader(sock)
+            self._again = self._loop.call_later(LOOK_AWAY_S, self._listen)
         ears = list(self._ears)
         for sock in ears:
             self._read(sock, PACKETS_PER_LOOK_MAX // len(ears))

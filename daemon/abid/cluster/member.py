@@ -23,7 +23,7 @@ from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, finding, former, leading, leaving, standing, twins, vetting
+from abid.cluster import admission, asking, finding, former, interfaces, leading, leaving, standing, twins, vetting
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.announcing import Announcing
@@ -94,6 +94,7 @@ class Member:
         self.listening: Listening
         """From ``start`` on."""
         self.announcing = Announcing(self)
+        self._interfaces = interfaces.Following()
         self._store = store
         lots = self._lots = random.SystemRandom()
         self.peers = Peers(loop, self, credentials, identity.incarnation)
@@ -104,8 +105,9 @@ class Member:
             self._on_refused,
         )  # fmt: skip
         self.consensus = Consensus(
-            loop, store, stored, number, lots.randint, self._send_raft, self._round_trips_s, self._on_change, on_failure
-        )
+            loop, store, stored, number, lots.randint, self._send_raft, self._round_trips_s, self._on_change,
+            self._on_beat, on_failure,
+        )  # fmt: skip
         self._nodes: dict[int, str] = {}
         """By number, as they said themselves: members of which we have not heard yet, so that they can be answered."""
         self._known: dict[int, str] = {}
@@ -151,11 +153,12 @@ class Member:
         port = await self.peers.listen(hosts, port, may_move=may_move, or_any=or_any)
         self.discoverer = finding.discoverer(
             self._loop, self.config, self._identity, self.credentials.secret, port, self.folder, self.peers,
-            self._connection_timeout_s,
+            self._connection_timeout_s, self._interfaces.found,
         )  # fmt: skip
         self.listening = Listening(
-            self._loop, self.config, self.peers.door, port, hosts, self.announcing.on_moved, self.announcing.on_told
-        )
+            self._loop, self.config, self.peers.door, port, hosts, self.announcing.on_moved, self.announcing.on_told,
+            self._interfaces.found,
+        )  # fmt: skip
         self.discoverer.on_moved = self.listening.look
         self.discoverer.on_copy = self.twins.on_heard
         self.discoverer.start()
@@ -194,6 +197,7 @@ class Member:
         for task in self._answering:
             task.cancel()
         self.peers.close()
+        self._interfaces.close()
         self._store.close()
 
     async def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -411,6 +415,10 @@ class Member:
         self._renewal.look()
         if self.discoverer is not None:
             self.discoverer.on_woken()
+
+    def _on_beat(self) -> None:
+        """Raft woke this host anyway."""
+        self.health.ride()
 
     def _on_change(self) -> None:
         """Facts, voters, leader, or somebody's health."""

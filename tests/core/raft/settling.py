@@ -131,9 +131,9 @@ def _a_dead_leader_is_followed_by_the_first_in_rank(cluster: Cluster, leader: No
 
 
 def _a_leader_that_hears_nobody_steps_down(cluster: Cluster, leader: Node) -> None:
-    """Thesis, 6.2: within two election timeouts, since it may have heard somebody just after it looked."""
+    """Thesis, 6.2: by its second look, since it may have heard somebody just after the last one."""
     cluster.blocked = {(number, leader.number) for number in cluster.numbers}
-    for _ in range(2 * cluster.settings.election_ticks):
+    for _ in range(2 * (cluster.settings.quorum_ticks or cluster.settings.election_ticks)):
         pass_a_tick(cluster)
     cluster.blocked = set()
     if leader.raft.role == Role.LEADER:

@@ -48,8 +48,12 @@ class Cluster:
         count = count or self.random.choice((3, 3, 3, 4, 5, 5, 6, 7))
         voters = frozenset(range(1, self.random.choice((count, count, count - 1, (count + 1) // 2)) + 1))
         begin = Snapshot(1, 1, Configuration(voters=voters, learners=frozenset(range(1, count + 1)) - voters))
+        sparing = random.Random(f"sparing {seed}")  # of its own, so that what was seen with a seed is seen again
         self.settings = Settings(
             election_ticks=4,
+            heartbeat_ticks=sparing.choice((1, 2)),
+            quorum_ticks=sparing.choice((0, 8)),
+            spares_answers=sparing.random() < 0.5,
             pre_vote=self.random.random() < 0.5,
             check_quorum=self.random.random() < 0.5,
             inflight_max=self.random.choice((1, 2, 16)),

@@ -126,7 +126,7 @@ def test_ranks_go_round_behind_the_lost_leader() -> None:
     assert [rank(raft, lost) for lost in (5, 4, 3, 2)] == [0, 1, 2, 3]
 
 
-def test_turns_are_two_heartbeats_apart_and_end_with_a_vote_for_another() -> None:
+def test_turns_are_two_ticks_apart_and_end_with_a_vote_for_another() -> None:
     def becomes_candidate_after(raft: Raft) -> int:
         for ticks in range(1, 99):
             raft.tick()
@@ -317,3 +317,62 @@ def test_a_leader_that_sleeps_between_heartbeats_says_what_one_says_that_wakes_f
         tick for tick in range(2, 21, 2) for _ in range(2)
     ]
     assert said(sleeps=True)[-1] == (21, Kind.VOTE), "the third look finds nobody"
+
+
+def test_a_heartbeat_wants_an_answer_from_whom_the_leader_has_to_hear() -> None:
+    """Of those that have all entries it is enough to hear once between two looks at the quorum (thesis, 6.2)."""
+    raft = raft_of(3, quorum_ticks=4, check_quorum=True, spares_answers=True)
+    elect(raft)
+    store(raft, raft.log.last_index, 2, 3)
+
+    def wanted(ticks: int = 1) -> list[set[int]]:
+        told = []
+        for _ in range(ticks):
+            raft.tick()
+            sent = [message for message in carry_out(raft) if message.kind == Kind.HEARTBEAT]
+            told.append({message.receiver for message in sent if not message.wants_no_answer})
+            for node in told[-1]:
+                raft.step(Message(Kind.HEARTBEAT_ANSWER, node, 1, raft.term))
+        return told
+
+    first = wanted(4)
+    assert first[:3] == [set(), set(), set()], "they have just said something"
+    assert first[3:] + wanted(7) == [{2, 3}, set(), set(), set()] * 2, "one word between two looks"
+    assert raft.role == Role.LEADER
+    raft.propose(b"x")
+    store(raft, raft.log.last_index, 2)
+    assert wanted() == [{2, 3}], "the look is due"
+    assert wanted() == [{3}], "it has not got all"
+    store(raft, raft.log.last_index, 3)
+    raft.read(b"7")
+    asked = [message.wants_no_answer for message in carry_out(raft) if message.read]
+    assert asked == [False, False], "a read waits for answers"
+
+
+def test_a_leader_that_looks_seldom_at_its_quorum_votes_for_nobody_meanwhile() -> None:
+    raft = raft_of(3, election_ticks=4, quorum_ticks=8, check_quorum=True)
+    elect(raft)
+    for _ in range(7):
+        raft.tick()
+    carry_out(raft)
+    for kind in (Kind.PRE_VOTE, Kind.VOTE):
+        raft.step(Message(kind, 2, 1, raft.term + 1, index=raft.log.last_index, log_term=raft.term))
+        assert (raft.role, carry_out(raft)) == (Role.LEADER, ())
+
+
+def test_who_is_asked_for_no_answer_gives_none() -> None:
+    raft = raft_of(3, number=2)
+    raft.step(Message(Kind.HEARTBEAT, 1, 2, 1, wants_no_answer=True))
+    assert carry_out(raft) == ()
+    raft.step(Message(Kind.HEARTBEAT, 1, 2, 1))
+    assert [message.kind for message in carry_out(raft)] == [Kind.HEARTBEAT_ANSWER]
+
+
+def test_times_can_be_stretched_at_any_moment() -> None:
+    raft = raft_of(3, election_ticks=4)
+    raft.pass_ticks(2)
+    assert raft.ticks_left == 2
+    raft.use(Settings(election_ticks=12))
+    assert raft.ticks_left == 10
+    raft.use(Settings(election_ticks=1))
+    assert raft.ticks_left == 1, "it is over already"

@@ -6,8 +6,9 @@ import pytest
 
 from abid.cluster.consensus import SETTINGS
 from abid.cluster.patience import LONGEST, WRITES, Patience
-from abid.cluster.ticking import TICK_S
 from abid.core.raft.interface import Settings
+
+TICK_S = 0.1
 
 
 def settings(round_trips_s: list[float], writes_s: list[float]) -> Settings:

@@ -196,3 +196,28 @@ def _is_connected(member: Running, within_s: float) -> bool:
     except queue.Empty:
         return False
     return True
+
+
+FOLLOW = """
+import subprocess
+from abid.cluster import interfaces
+
+asked, found = [], interfaces.found
+interfaces.found = lambda only: asked.append(only) or found(only)
+following = interfaces.Following()
+told = [following.found() for _ in range(3)]
+assert told[0] == told[1] == told[2] == found("") and len(asked) == 1, asked
+for change in (["addr", "add", "10.77.0.99/24", "dev", "eth0"], ["link", "set", "eth0", "down"]):
+    subprocess.run(["ip", *change], check=True)
+    assert following.found() == following.found() == found(""), change
+assert len(asked) == 3, asked
+following.close()
+following.found(), following.found()
+assert len(asked) == 5, "without news it is asked each time"
+print("well")
+"""
+
+
+def test_the_kernel_says_when_interfaces_are_others(hosts: Hosts) -> None:
+    done = hosts[0].run([sys.executable, "-c", FOLLOW])
+    assert done.stdout == "well\n", done.stderr

@@ -89,10 +89,15 @@ class Membership:
             return NEVER
         return max(self.timers.next_at + self.deaf_ns, self.catch_up_until)
 
+    @property
+    def probe_at(self) -> int:
+        """When the next probe is due, in the shell's time."""
+        return self.timers.at((Due.PROBE, 0, 0)) + self.deaf_ns
+
     # What happens to it.
 
-    def tick(self, now_ns: int) -> list[Effect]:
-        """Time has passed."""
+    def tick(self, now_ns: int, early_ns: int = 0) -> list[Effect]:
+        """Time has passed. A probe that is due within ``early_ns`` begins now: nothing hangs on its moment."""
         self._at(now_ns)
         if now_ns < self.catch_up_until:
             return self._done()
@@ -112,6 +117,8 @@ class Membership:
                     probing.on_not_reached(self, member, helped)
                 case Due.REVISIT:
                     probing.revisit(self)
+        if early_ns and not self.has_left and self.probe_at <= now_ns + early_ns:
+            probing.probe_next(self)
         return self._done()
 
     def on_message(self, sender: int, message: Message, now_ns: int) -> list[Effect]:

@@ -45,6 +45,9 @@ class Timers:
     def drop(self, key: Key) -> None:
         self._at.pop(key, None)
 
+    def at(self, key: Key) -> int:
+        return self._at.get(key, NEVER)
+
     @property
     def next_at(self) -> int:
         heap = self._heap

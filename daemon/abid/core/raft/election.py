@@ -115,8 +115,10 @@ def _admit_newer(raft: Raft, message: Message) -> bool:
 
 
 def _hears_a_leader(raft: Raft) -> bool:
+    """A leader hears itself: it counts the ticks until it looks at its quorum, which may be more."""
     settings = raft.settings
-    return settings.check_quorum and raft.leader != NOBODY and raft.since_heard < settings.election_ticks
+    is_heard = raft.role == Role.LEADER or raft.since_heard < settings.election_ticks
+    return settings.check_quorum and raft.leader != NOBODY and is_heard
 
 
 def _answer_older(raft: Raft, message: Message) -> None:

@@ -33,6 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Ask first whether an election could be won: who was cut off does not disturb the others (thesis, 9.6)."""
     check_quorum: bool = True
     """A leader that hears no majority steps down, and while one is heard nobody votes (thesis, 6.2)."""
+    spares_answers: bool = False
+    """A heartbeat wants no answer from who has said something since the quorum was looked at, and has all entries:
+    check-quorum asks for one word between two looks. Each answer wakes the leader."""
     reads_by_lease: bool = False
     inflight_max: int = 256
     entries_bytes_max: int = 1 << 20

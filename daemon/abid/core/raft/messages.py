@@ -88,3 +88,5 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """A vote asked for because the leader handed over: it is given although the leader was heard just now."""
     read: bytes = b""
     """Which read is asked for, or confirmed by a heartbeat."""
+    wants_no_answer: bool = False
+    """A heartbeat that only says that the leader is there."""

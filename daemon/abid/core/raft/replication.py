@@ -88,7 +88,9 @@ def send_heartbeats(raft: Raft, read: bytes = b"") -> None:
         if node != raft.number:
             # Not beyond what it is known to have: it may still have others' entries there.
             commit = min(progress.match, raft.log.committed)
-            raft.send(Kind.HEARTBEAT, node, commit=commit, read=read)
+            spared = raft.settings.spares_answers and not read and progress.is_active
+            wants_no_answer = spared and progress.match == raft.log.last_index
+            raft.send(Kind.HEARTBEAT, node, commit=commit, read=read, wants_no_answer=wants_no_answer)
             progress.told_commit = max(progress.told_commit, commit)
 
 
@@ -249,7 +251,8 @@ def on_append(raft: Raft, message: Message) -> None:
 
 def on_heartbeat(raft: Raft, message: Message) -> None:
     raft.log.commit_to(max(raft.log.committed, message.commit))
-    raft.send(Kind.HEARTBEAT_ANSWER, message.sender, read=message.read)
+    if not message.wants_no_answer:
+        raft.send(Kind.HEARTBEAT_ANSWER, message.sender, read=message.read)
 
 
 def on_snapshot(raft: Raft, message: Message) -> None:
