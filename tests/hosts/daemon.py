@@ -22,7 +22,7 @@ class HostDaemon(Daemon):
     def start(self) -> None:
         """Start it (again), and return when it says that it is ready."""
         read_fd, write_fd = os.pipe()
-        command = [sys.executable, *self.program(), "start", *self.flags, "--ready-fd", str(write_fd)]
+        command = [sys.executable, "-c", self.code(), "start", *self.flags, "--ready-fd", str(write_fd)]
         with open(self.log_path, "ab") as log:
             self.process = self.host.open(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, pass_fds=[write_fd]

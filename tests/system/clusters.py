@@ -25,7 +25,8 @@ class Hosts:
         return added
 
     def cluster(self, count: int, before: str = "") -> list[Daemon]:
-        """So many members, the first of which founded it and leads; all that should vote do."""
+        """So many members, the first of which founded it and leads; all that should vote do, and each is connected
+        with every other."""
         hosts = self.add(count, before)
         assert hosts[0].ask("cluster-init")["role"] == "leader"
         if count > 1:
@@ -34,6 +35,8 @@ class Hosts:
                 join(host, token)
         voters = 1 if count < 3 else 3 if count < 7 else 5
         await_status(hosts[0], lambda told: len(told["voters"]) == voters, f"{voters} of {count} vote")
+        for host in hosts:
+            await_status(host, lambda told: sum(n["connected"] for n in told["nodes"]) == count, "all are connected")
         return hosts
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from abi import control
+from tests.system.warm import Forked, warm
 
 BIN = Path(sys.executable).parent
 WAIT_S = 30
@@ -122,7 +123,7 @@ class Place:
 class Daemon(Place):
     """One `abid start` in a fresh runtime and state directory.
 
-    ``before`` is Python that runs in the daemon's process before its own main.
+    ``before`` is Python that runs in the daemon's process before anything of abi is imported.
     """
 
     def __init__(
@@ -134,28 +135,34 @@ class Daemon(Place):
         if cpus is not None:
             self.flags += ["--cpus", str(cpus)]
         self._before = before
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | Forked
         self.log_path = self.folder / "log"
         self.start()
 
-    def program(self) -> list[str]:
+    def code(self) -> str:
         """What the interpreter is to run."""
-        if not self._before:
-            return ["-m", "abid"]
-        return ["-c", f"{self._before}\nimport sys\nfrom abid.main import main\nsys.exit(main())"]
+        return f"{self._before}\nimport sys\nfrom abid.main import main\nsys.exit(main())"
 
     def start(self) -> None:
         """Start it (again), in the foreground, and return when it says that it is ready."""
         read_fd, write_fd = os.pipe()
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.program(), "start", *self.flags, "--ready-fd", str(write_fd)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                pass_fds=[write_fd],
-            )
+        with open(self.log_path, "ab") as log, open(os.devnull) as nothing:
+            if self._before:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", self.code(), "start", *self.flags, "--ready-fd", str(write_fd)],
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=log,
+                    env=self.environment,
+                    pass_fds=[write_fd],
+                )
+            else:
+                self.process = warm().start(
+                    self.code(),
+                    ["start", *self.flags, "--ready-fd", "3"],
+                    self.environment,
+                    {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno(), 3: write_fd},
+                )
         os.close(write_fd)
         with open(read_fd) as pipe:
             assert select.select([pipe], [], [], WAIT_S)[0], "the daemon said nothing"

@@ -9,7 +9,7 @@ from typing import Any
 
 from abi.wire import join_token
 from tests.system.clusters import CONFIG, Hosts, await_status, join, listening, refused, status, token_of
-from tests.system.harness import Daemon, all_pids, eventually
+from tests.system.harness import Daemon, eventually
 
 
 def test_who_is_in_no_cluster_has_no_port_open_and_loads_nothing_for_it(hosts: Hosts) -> None:
@@ -58,21 +58,6 @@ def test_what_was_agreed_on_is_there_after_all_were_killed(hosts: Hosts) -> None
     assert after["term"] > before["term"]
 
 
-def test_one_of_three_alone_changes_nothing(hosts: Hosts) -> None:
-    config = CONFIG + "request_timeout_ms = 1500\n"
-    members = hosts.cluster(2)
-    third = Daemon(config=config, cpus=1)
-    hosts.daemons.append(third)
-    join(third, token_of(members[0]))
-    await_status(third, lambda told: len(told["voters"]) == 3, "it votes")
-    for daemon in members:
-        daemon.kill(signal.SIGKILL)
-        daemon.wait()
-    error = refused(third, "abi", "cluster", "token")
-    assert error["code"] == "unavailable"
-    assert "majority" in error["hint"]
-
-
 def test_up_to_seven_and_down_again(hosts: Hosts) -> None:
     members = hosts.cluster(7)
     for host in members[3:]:
@@ -114,15 +99,6 @@ def test_with_the_network_disabled_nothing_is_opened(hosts: Hosts) -> None:
     assert refused(host, "abi", "cluster", "init")["code"] == "network_disabled"
     assert listening(host.pid) == []
     assert "network is disabled" in host.run("abi", "network", "status").stdout
-
-
-def test_nothing_of_a_cluster_outlives_its_daemons(hosts: Hosts) -> None:
-    members = hosts.cluster(3)
-    pids = {pid for daemon in members for pid in daemon.processes()}
-    for daemon in members:
-        daemon.close()
-    hosts.daemons.clear()
-    assert not pids & set(all_pids())
 
 
 def test_an_address_that_was_registered_is_dialled_when_the_host_joins(hosts: Hosts) -> None:
