@@ -14,7 +14,7 @@ from abi.wire.frames import FrameReader, pack
 from tests.fuzz.run import GROWTH_MAX_BYTES, UNPICKLED, run
 from tests.system.harness import Daemon, Program
 
-INPUTS = 12_000
+INPUTS = 6_000
 # The same inputs each time, so that what fails fails for everybody; or others, and the failure says which.
 SEED = int(os.environ.get("ABI_TEST_SEED", "1"))
 
@@ -22,7 +22,7 @@ SEED = int(os.environ.get("ABI_TEST_SEED", "1"))
 def test_the_daemon_survives_whatever_is_said_to_it() -> None:
     found = run(INPUTS, SEED, check_every=50)
     assert found.checks == INPUTS // 50
-    assert found.refused > 100
+    assert found.refused > 50
     assert found.connections > found.refused
     assert found.growth_bytes <= GROWTH_MAX_BYTES, f"resident bytes after each quarter: {found.rss}"
 

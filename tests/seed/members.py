@@ -35,6 +35,8 @@ def invented_token(*places: str) -> str:
 class Member(Daemon):
     """``options`` are lines of the table ``[network]``."""
 
+    is_member = True
+
     def __init__(self, options: str = "port = 0\n" + QUIET, before: str = "", **environment: str) -> None:
         self.node = ""
         super().__init__(config=LOOPBACK + options, cpus=1, before=before, **environment)

@@ -13,6 +13,12 @@ from tests.system.harness import Daemon, eventually
 CONFIG = '[network]\nbind = "127.0.0.1"\nport = 0\ndiscovery_enabled = false\n'
 
 
+class Host(Daemon):
+    """One that joins others."""
+
+    is_member = True
+
+
 class Hosts:
     """Daemons by number, from 0 on; ended with the test."""
 
@@ -20,7 +26,7 @@ class Hosts:
         self.daemons: list[Daemon] = []
 
     def add(self, count: int = 1, before: str = "") -> list[Daemon]:
-        added = [Daemon(config=CONFIG, cpus=1, before=before) for _ in range(count)]
+        added: list[Daemon] = [Host(config=CONFIG, cpus=1, before=before) for _ in range(count)]
         self.daemons += added
         return added
 

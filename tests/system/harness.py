@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from abi import control
-from tests.system.warm import Forked, warm
+from tests.system.warm import COMMAND, DAEMON, MEMBER, Forked, warm
 
 BIN = Path(sys.executable).parent
 WAIT_S = 30
@@ -67,6 +67,8 @@ class Place:
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `abi` or `abid` against this daemon."""
+        if command[0] == "abi" and not options.keys() - {"env"}:
+            return self._run_warm(list(command), self.environment | options.get("env", {}))
         executable = str(BIN / command[0])
         return subprocess.run(
             [executable, *command[1:]],
@@ -77,6 +79,24 @@ class Place:
             stdin=options.pop("stdin", subprocess.DEVNULL),
             **options,
         )
+
+    def _run_warm(self, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
+            process = warm(COMMAND).start(
+                "import sys\nfrom abi_cli.main import main\nsys.exit(main())",
+                command,
+                environment,
+                {0: nothing.fileno(), 1: out.fileno(), 2: err.fileno()},
+            )
+            try:
+                code = process.wait(WAIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(WAIT_S)
+                raise
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
 
     def json(self, *command: str) -> Any:
         """What a command prints with --json; it must succeed."""
@@ -126,6 +146,9 @@ class Daemon(Place):
     ``before`` is Python that runs in the daemon's process before anything of abi is imported.
     """
 
+    is_member = False
+    """Whether it is to be a member of a cluster, and may have loaded already what those need."""
+
     def __init__(
         self, *flags: str, cpus: float | None = 2, config: str = "", before: str = "", runtime_dir: str = "run",
         **environment: str,
@@ -157,9 +180,9 @@ class Daemon(Place):
                     pass_fds=[write_fd],
                 )
             else:
-                self.process = warm().start(
+                self.process = warm(MEMBER if self.is_member else DAEMON).start(
                     self.code(),
-                    ["start", *self.flags, "--ready-fd", "3"],
+                    ["abid", "start", *self.flags, "--ready-fd", "3"],
                     self.environment,
                     {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno(), 3: write_fd},
                 )

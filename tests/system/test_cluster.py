@@ -13,7 +13,8 @@ from tests.system.harness import Daemon, eventually
 
 
 def test_who_is_in_no_cluster_has_no_port_open_and_loads_nothing_for_it(hosts: Hosts) -> None:
-    (host,) = hosts.add()
+    host = Daemon(config=CONFIG, cpus=1)
+    hosts.daemons.append(host)
     told = status(host)
     assert (told["joined"], [node["id"] for node in told["nodes"]]) == (False, [told["node"]])
     assert listening(host.pid) == []

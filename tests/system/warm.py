@@ -1,7 +1,8 @@
-"""Daemons for tests start from a process that has imported everything, which is more than half of what a start costs.
+"""Daemons and commands for tests start from a process that has imported all they need: more than half of what a start
+costs.
 
 Each is a process of its own all the same: forked by the warm one, with its own arguments, environment and descriptors,
-and it runs ``abid.main`` from the beginning. How a daemon starts from nothing is for ``test_start_stop`` to see.
+and it runs ``main`` from the beginning. How a daemon starts from nothing is for ``test_start_stop`` to see.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-IMPORTED: Final = ("abid.main", "abid.start", "abid.daemon")
+DAEMON: Final = ("abid.main", "abid.start", "abid.daemon")
 """What each daemon imports. Not what only a member of a cluster does: a test looks that others do without."""
+MEMBER: Final = (*DAEMON, "abid.cluster.cluster", "cryptography.x509", "sqlite3")
+COMMAND: Final = ("abi_cli.main", "abi_cli.asking", "abi_cli.commands.cluster", "abi_cli.commands.network")
 REQUEST_BYTES_MAX: Final = 1 << 17
 DESCRIPTORS_MAX: Final = 8
 PARKED_FROM: Final = 500
@@ -63,19 +66,20 @@ class Forked:
 class Warm:
     """The process that forks. It ends with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Sequence[str]) -> None:
         self._turn = threading.Lock()
         """Tests start daemons in threads, and answers come in the order of the requests."""
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-c", f"from tests.system.warm import serve; serve({theirs.fileno()})"]
+            code = f"from tests.system.warm import serve; serve({theirs.fileno()}, {imported!r})"
+            command = [sys.executable, "-c", code]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
     def start(
         self, code: str, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Mapping[int, int]
     ) -> Forked:
-        """A process that runs ``code`` with these arguments. ``descriptors``: by the number that each has there, the
-        number it has here."""
+        """A process that runs ``code`` with these arguments, of which the first is its name. ``descriptors``: by the
+        number that each has there, the number it has here."""
         words = {"code": code, "argv": list(arguments), "env": dict(environment), "fds": list(descriptors)}
         request = json.dumps(words).encode()
         assert len(request) < REQUEST_BYTES_MAX
@@ -91,17 +95,17 @@ class Warm:
 
 
 @cache
-def warm() -> Warm:
-    """One for all tests of this process."""
-    return Warm()
+def warm(imported: tuple[str, ...] = DAEMON) -> Warm:
+    """One that has imported these, for all tests of this process."""
+    return Warm(imported)
 
 
 # In the warm process.
 
 
-def serve(number: int) -> None:
+def serve(number: int, imported: Sequence[str]) -> None:
     """Fork whenever it is asked for. In a child it returns when ``code`` has run, and the interpreter ends as ever."""
-    for name in IMPORTED:
+    for name in imported:
         importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which see that all daemons end
     with socket.socket(fileno=number) as sock:
@@ -113,7 +117,7 @@ def serve(number: int) -> None:
     _place(words["fds"], descriptors)
     os.environ.clear()
     os.environ.update(words["env"])
-    sys.argv = ["abid", *words["argv"]]
+    sys.argv = words["argv"]
     exec(words["code"], {"__name__": "__main__"})
 
 
