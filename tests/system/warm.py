@@ -38,6 +38,8 @@ class Forked:
         self.returncode: int | None = None
         self._warm = warm
         self._pidfd = os.pidfd_open(pid)
+        self._end = select.poll()
+        self._end.register(self._pidfd, select.POLLIN)
 
     def poll(self) -> int | None:
         return self._ended(0.0)
@@ -57,7 +59,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def _ended(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._pidfd], [], [], timeout)[0]:
+        if self.returncode is None and self._end.poll(None if timeout is None else 1000 * timeout):
             os.close(self._pidfd)
             self.returncode = self._warm.reap(self.pid)
         return self.returncode
