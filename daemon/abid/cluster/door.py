@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -106,7 +107,7 @@ class Door(Owner):
             if host in self._servers:
                 continue
             try:
-                server = await self._loop.create_server(self._on_knock, host, port)
+                server = await _server(self._loop, self._on_knock, host, port)
             except OSError as error:
                 failed[host] = error.strerror or str(error)
                 continue
@@ -192,6 +193,24 @@ class Door(Owner):
             )  # fmt: skip
 
 
+async def _server(
+    loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int
+) -> asyncio.Server:
+    """On one address. Raises the kernel's own OSError: asyncio's, for an address that is not there, has no number from
+    Python 3.13 on."""
+    is_v6 = ":" in host
+    sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        return await loop.create_server(protocol, sock=sock)
+    except OSError:
+        sock.close()
+        raise
+
+
 async def opened(
     loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.BaseProtocol], hosts: Sequence[str], port: int
 ) -> dict[str, asyncio.Server]:
@@ -204,7 +223,7 @@ async def opened(
     absent = OSError(errno.EADDRNOTAVAIL, "no address of this host is up")
     for host in hosts:
         try:
-            servers[host] = await loop.create_server(protocol, host, port)
+            servers[host] = await _server(loop, protocol, host, port)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 absent = error
