@@ -27,7 +27,6 @@ import msgspec
 
 from abi.errors import AbiError
 from abi.version import __version__
-from abid.cluster.patience import Patience
 from abid.cluster.ticking import EARLY_S, TICK_S, Ticking
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
@@ -36,13 +35,14 @@ from abid.core.raft.configuration import Configuration, ConfigurationError
 from abid.core.raft.interface import Dropped, Output, Role, Settings, Stranger
 from abid.core.raft.log import Log
 from abid.core.raft.messages import FROM_LEADERS, Entry, EntryKind, Kind, Message, Snapshot
+from abid.core.raft.patience import Patience
 from abid.core.raft.raft import Raft
 from abid.raft_store import RaftStore, Stored
 
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = Settings(election_ticks=4, quorum_ticks=8, heartbeat_ticks=2, spares_answers=True)
-"""A heartbeat each 220 ms; an election after 440 to 770 ms without one, where ``patience`` does not stretch that. A
+"""A heartbeat each 220 ms; an election after 440 to 770 ms without one, unless ``patience`` stretches that. A
 heartbeat wakes every member, and wakings are what an idle cluster costs. Connections lose nothing on the way, so one in
 the shortest timeout is enough; who stands because it came late hears that the others hear their leader (pre-vote)."""
 LOG_ENTRIES_MAX: Final = 2_000

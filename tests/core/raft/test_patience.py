@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from abid.cluster.consensus import SETTINGS
-from abid.cluster.patience import LONGEST, WRITES, Patience
 from abid.core.raft.interface import Settings
+from abid.core.raft.patience import LONGEST, WRITES, Patience
 
 TICK_S = 0.1
+SETTINGS = Settings(election_ticks=4, quorum_ticks=8, heartbeat_ticks=2)
 
 
 def settings(round_trips_s: list[float], writes_s: list[float]) -> Settings:

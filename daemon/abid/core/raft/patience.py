@@ -10,7 +10,6 @@ Hosts need not agree on them: safety does not depend on timing (paper, 5.2).
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -43,7 +42,9 @@ class Patience:
         """For now; in seconds, the round trips to those voters that can be reached. The slowest counts: it may be the
         one whose vote is needed. A leader says as often as before that it is there."""
         shortest = self._shortest
-        broadcast_s = max(round_trips_s, default=0.0) + (statistics.median(self._writes) if self._writes else 0.0)
+        writes = sorted(self._writes)
+        write_s = writes[len(writes) // 2] if writes else 0.0
+        broadcast_s = max(round_trips_s, default=0.0) + write_s
         # Rounded up, but for what a clock cannot tell.
         wanted = -int(-(FACTOR * broadcast_s / self._tick_s - 1e-6) // 1)
         ticks = min(max(wanted, shortest.election_ticks), LONGEST * shortest.election_ticks)
