@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import select
 import subprocess
-import sys
 from typing import Any
 
 from tests.hosts.hosts import Host
-from tests.system.harness import WAIT_S, Daemon
+from tests.system.harness import Daemon
 
 
 class HostDaemon(Daemon):
@@ -19,16 +16,7 @@ class HostDaemon(Daemon):
         self.host = host
         super().__init__(*flags, **options)
 
-    def start(self) -> None:
-        """Start it (again), and return when it says that it is ready."""
-        read_fd, write_fd = os.pipe()
-        command = [sys.executable, "-c", self.code(), "start", *self.flags, "--ready-fd", str(write_fd)]
-        with open(self.log_path, "ab") as log:
-            self.process = self.host.open(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, pass_fds=[write_fd]
-            )
-        os.close(write_fd)
-        with open(read_fd) as pipe:
-            assert select.select([pipe], [], [], WAIT_S)[0], "the daemon said nothing"
-            words = pipe.readline().strip()
-        assert words == "ready", f"the daemon did not start: {words}\n{self.log()}"
+    def _launch(self, ready: int, log: int, nothing: int) -> subprocess.Popen[bytes]:
+        return self.host.open(
+            self.command(ready), stdin=nothing, stdout=log, stderr=log, env=self.environment, pass_fds=[ready]
+        )

@@ -170,27 +170,27 @@ class Daemon(Place):
         """Start it (again), in the foreground, and return when it says that it is ready."""
         read_fd, write_fd = os.pipe()
         with open(self.log_path, "ab") as log, open(os.devnull) as nothing:
-            if self._before:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-c", self.code(), "start", *self.flags, "--ready-fd", str(write_fd)],
-                    stdin=nothing,
-                    stdout=log,
-                    stderr=log,
-                    env=self.environment,
-                    pass_fds=[write_fd],
-                )
-            else:
-                self.process = warm(MEMBER if self.is_member else DAEMON).start(
-                    self.code(),
-                    ["abid", "start", *self.flags, "--ready-fd", "3"],
-                    self.environment,
-                    {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno(), 3: write_fd},
-                )
+            self.process = self._launch(write_fd, log.fileno(), nothing.fileno())
         os.close(write_fd)
         with open(read_fd) as pipe:
             assert select.select([pipe], [], [], WAIT_S)[0], "the daemon said nothing"
             words = pipe.readline().strip()
         assert words == "ready", f"the daemon did not start: {words}\n{self.log()}"
+
+    def _launch(self, ready: int, log: int, nothing: int) -> subprocess.Popen[bytes] | Forked:
+        """A process with these descriptors. What is to run before anything is imported starts from nothing."""
+        if self._before:
+            return subprocess.Popen(self.command(ready), stdin=nothing, stdout=log, stderr=log, env=self.environment,
+                                    pass_fds=[ready])  # fmt: skip
+        return warm(MEMBER if self.is_member else DAEMON).start(
+            self.code(),
+            ["abid", "start", *self.flags, "--ready-fd", "3"],
+            self.environment,
+            {0: nothing, 1: log, 2: log, 3: ready},
+        )
+
+    def command(self, ready: int) -> list[str]:
+        return [sys.executable, "-c", self.code(), "start", *self.flags, "--ready-fd", str(ready)]
 
     @property
     def pid(self) -> int:

@@ -15,6 +15,7 @@ from abi.errors import AbiError
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
 from tests.hosts.hosts import Host, Hosts
+from tests.system.clusters import status
 from tests.system.harness import eventually
 
 PORT = 8081
@@ -33,10 +34,6 @@ def pair() -> Iterator[Hosts]:
 def options(**more: Any) -> str:
     lines = {"broadcast_interval_ms": INTERVAL_MS, **more}
     return "[network]\n" + "".join(f"{name} = {str(value).lower()}\n" for name, value in lines.items())
-
-
-def status(daemon: HostDaemon) -> Any:
-    return daemon.ask("network-status")
 
 
 def refused(daemon: HostDaemon, op: str, **words: Any) -> AbiError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.clusters import status
 from tests.system.harness import Daemon
 
 QUIET = {"ABI_NETWORK_BIND": "127.0.0.1", "ABI_NETWORK_DISCOVERY_ENABLED": "false"}
@@ -52,10 +53,6 @@ def taken(port: int = 0) -> Iterator[int]:
 def free_port() -> int:
     with taken() as port:
         return port
-
-
-def status(host: Daemon) -> Any:
-    return host.ask("network-status")
 
 
 def restart(host: Daemon, **environment: str) -> None:
