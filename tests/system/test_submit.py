@@ -214,8 +214,9 @@ def test_a_directory_that_went_away(daemon: Daemon, tmp_path: Path) -> None:
     blocker = detached(daemon, "--cpus", "2", "--", "sh", "-c", f"read x < {fifo}")
     folder = tmp_path / "gone"
     folder.mkdir()
+    eventually(lambda: show(daemon, blocker)["state"] == "running", "the first runs")
     program = daemon.open("abi", "submit", "--cwd", str(folder), "--", "true")
-    eventually(lambda: daemon.ask("status")["jobs"]["queued"] == 1, "it is queued")
+    eventually(lambda: daemon.ask("status")["jobs"]["queued"] == 1, "the second is queued")
     folder.rmdir()
     release(fifo)
     assert program.wait() == 126
