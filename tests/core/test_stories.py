@@ -75,7 +75,7 @@ def test_a_short_task_never_waits_behind_a_long_one_while_a_worker_is_idle() -> 
     shell = FakeShell(cpus=2)
     session = shell.session()
     shell.learn(session, 10_000)
-    shell.submit(session, *[Record(n, 0, 0) for n in range(1, 401)])
+    shell.submit(session, *[Record(n, 0, 0) for n in range(1, 201)])
     first, second = shell.live()
     assert shell.start(first)
     while shell.run_one(second, 10_000):
@@ -88,7 +88,7 @@ def test_a_short_task_never_waits_behind_a_long_one_while_a_worker_is_idle() -> 
     assert first.worker.outstanding[-1].number == first.running, "all others were taken back"
     while shell.run_one(second, 10_000):
         pass
-    assert len(shell.ends) == 399
+    assert len(shell.ends) == 199
     assert shell.core.board.stats.recalled == behind
 
 
@@ -338,9 +338,9 @@ def test_two_users_share_though_one_came_with_hundreds() -> None:
     first, second = shell.session(1, user=1), shell.session(2, user=2)
     for session in (first, second):
         shell.learn(session, 10 * MS)
-    shell.submit(first, *[Record(n, 0, 0) for n in range(1, 1001)])
+    shell.submit(first, *[Record(n, 0, 0) for n in range(1, 401)])
     shell.submit(second, *[Record(n, 0, 0) for n in range(1, 101)])
-    for _ in range(100):
+    for _ in range(80):
         shell.pass_time(10 * MS)
         for process in shell.live():
             shell.run_one(process, 10 * MS)

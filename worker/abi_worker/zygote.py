@@ -31,7 +31,9 @@ from abi_worker.channel import Channel
 ESSENTIALS: Final = ("cloudpickle", "abi.session", "abi_worker.loop")
 """What every worker needs: imported before the first worker is forked. A supervisor needs none of them."""
 EXTRAS: Final = ("asyncio", "subprocess")
-"""What many tasks need: imported one by one while nothing waits, so that workers share the pages."""
+"""What many tasks need: imported one by one, so that workers share the pages, but none before it has been quiet for
+``QUIET_MS``. While a daemon starts, and with it the program that waits for its first result, they have the cores."""
+QUIET_MS: Final = 2000
 
 Child = Callable[[], None]
 """What a forked process does with the rest of its life."""
@@ -100,19 +102,19 @@ class _Zygote:
 
     def run(self) -> Child | None:
         """The life of a child, in the child; None in the zygote when it is to end. Raises EOFError, OSError."""
-        for module in (*ESSENTIALS, "", *EXTRAS):
-            life = self._attend(0)
+        for module in ESSENTIALS:
+            life = self._attend(self.poll.poll(0))
             if life is not None or self.ending:
                 return life
-            if module:
-                importlib.import_module(module)
-            elif (life := self._become_ready()) is not None:
-                return life
-        while not self.ending:
-            life = self._attend(None)
-            if life is not None:
-                return life
-        return None
+            importlib.import_module(module)
+        life = self._become_ready()
+        extras = list(EXTRAS)
+        while life is None and not self.ending:
+            events = self.poll.poll(QUIET_MS if extras else None)
+            if not events:
+                importlib.import_module(extras.pop(0))
+            life = self._attend(events)
+        return life
 
     def _become_ready(self) -> Child | None:
         self.ready = True
@@ -124,8 +126,8 @@ class _Zygote:
                 return life
         return None
 
-    def _attend(self, timeout_ms: int | None) -> Child | None:
-        for fd, _ in self.poll.poll(timeout_ms):
+    def _attend(self, events: list[tuple[int, int]]) -> Child | None:
+        for fd, _ in events:
             if fd == self.wakeups:
                 self._on_signals(os.read(self.wakeups, 4096))
                 continue

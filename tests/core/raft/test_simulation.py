@@ -16,6 +16,16 @@ BLOCKS = 20
 SEEDS = 50
 """In each block."""
 FAULT_SEEDS = 400
+RARE = {
+    "a_change_begins_while_another_is_under_way": 35,
+    "a_restored_disk_comes_back_as_the_voter_it_was": 75,
+    "a_snapshot_is_taken_in_over_a_newer_log": 33,
+    "a_vote_alone_is_not_synced": 28,
+    "answers_of_an_older_term_are_counted": 169,
+    "votes_of_another_election_are_counted": 122,
+}
+"""Where the search for a fault begins, if not at 0: the first seed that found it. Where the simulation has come to draw
+otherwise, the search only takes longer."""
 ROOT = Path(__file__).parents[3]
 
 
@@ -54,9 +64,10 @@ def test_the_same_seed_gives_the_same_run() -> None:
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     FAULTS[name](monkeypatch)
-    for seed in range(FAULT_SEEDS):
+    first = RARE.get(name, 0)
+    for seed in range(first, first + FAULT_SEEDS):
         try:
             run(seed)
         except AssertionError:  # ours, or one of the rules' own
             return
-    pytest.fail(f"{FAULT_SEEDS} runs did not find it")
+    pytest.fail(f"{FAULT_SEEDS} runs from {first} on did not find it")

@@ -61,7 +61,7 @@ def test_any_one_wrong_character_is_told_as_a_typo(place: int) -> None:
         parse(TEXT[:place] + wrong + TEXT[place + 1 :])
 
 
-@settings(max_examples=10)
+@settings(max_examples=3)
 @given(tokens)
 def test_no_other_last_letter_says_the_same(token: JoinToken) -> None:
     """The last letter has up to four bits more than are left of the bytes."""
