@@ -7,8 +7,15 @@ import shutil
 import signal
 from typing import Any
 
+import pytest
+
+from tests.hosts import hosts as net
+from tests.hosts import kernel
+from tests.hosts.daemon import HostDaemon
 from tests.system.clusters import Hosts, await_status, join, refused, status, token_of
 from tests.system.harness import Daemon
+
+BY_IPV4 = '[network]\ndiscovery_enabled = false\nbind = "{}"\n'
 
 
 def test_a_copy_of_a_member_that_lives_is_refused(hosts: Hosts) -> None:
@@ -122,3 +129,36 @@ def test_a_member_with_a_restored_disk_goes_on_as_a_new_one(hosts: Hosts) -> Non
         )
         assert [node["number"] for node in told["nodes"] if node["id"] == after["node"]] == [number]
         assert len(told["nodes"]) == 3
+
+
+@pytest.mark.skipif(bool(kernel.why_not()), reason=kernel.why_not())
+def test_a_copy_and_its_original_that_meet_different_members_are_not_both_let_in() -> None:
+    """The third member cannot reach the original, and would take the copy for it."""
+    with net.Hosts(4) as places:
+        one, two, three, copy = members = [
+            HostDaemon(host, cpus=1, config=BY_IPV4.format(host.address)) for host in places
+        ]
+        try:
+            assert one.ask("cluster-init")["role"] == "leader"
+            token = token_of(one, uses=2)
+            for member in (two, three):
+                join(member, token)
+            await_status(one, lambda told: len(told["voters"]) == 3, "all vote")
+            node = status(two)["node"]
+            three.kill(signal.SIGKILL)
+            three.wait()
+            for sides in ((places[1], places[2]), (places[2], places[1])):
+                places.block(*sides)
+            three.start()
+            await_status(three, lambda told: told["leader"], "it follows")
+            copied(two, copy)
+            await_status(copy, lambda told: told["failed"], "it stands aside")
+            told = await_status(three, lambda told: told["refused"].get("copy"), "it was sent away")
+            assert f"the identity of node {node}" in told["notes"][0]["message"]
+            assert not next(each for each in told["nodes"] if each["id"] == node)["connected"]
+            places.heal()
+            told = await_status(three, lambda told: sum(n["connected"] for n in told["nodes"]) == 3, "they are three")
+            assert not status(two)["failed"]
+        finally:
+            for member in members:
+                member.close()

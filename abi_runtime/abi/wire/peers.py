@@ -83,6 +83,8 @@ class Greeting(PeerMessage):
     addresses: Addresses = ()
     """Where it listens."""
     features: tuple[Version, ...] = ()
+    life: Count = 0
+    """Drawn when this daemon started: hosts with one identity, of which one is a copy, are told apart by it."""
 
 
 class Refused(PeerMessage):

@@ -42,6 +42,6 @@ def of_one_outside(why: str, hint: str) -> dict[str, Any]:
     """What differs from that for a member that is out of its cluster: that it is one, and why it takes no part."""
     return {
         "joined": True, "failed": why, "failed_hint": hint, "cluster": "", "incarnation": 0, "number": 0, "role": "out",
-        "term": 0, "leader": None, "voters": [], "election_ms": [0, 0], "applied": 0, "committed": 0,
+        "term": 0, "leader": None, "voters": [], "election_ms": None, "applied": 0, "committed": 0,
         "certificate_ends_ms": 0, "told_removed": [], "refused": {},
     }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from abi.wire import incarnations
 from abid.cluster.certificates import (
+    RENEWAL,
     CertificateError,
     Subject,
     is_issued_by,
@@ -186,7 +187,7 @@ class Authority:
             )
         if renewals.is_revoked(subject.node):
             raise CertificateError("this host was removed from the cluster", code="revoked")
-        if not proof_holds(old, ended.request, ended.proof):
+        if not proof_holds(old, ended.request, ended.proof, RENEWAL):
             raise CertificateError("who asks does not have the key of this certificate", code="no_proof")
         key = key_digest(key_of_request(ended.request))
         if renewals.renewed_for(serial) not in (None, key):

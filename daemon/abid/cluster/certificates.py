@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 REQUEST_BYTES_MAX: Final = 2048
 """A request of ours has 250 bytes."""
-_PROOF: Final = b"abi: renew this certificate\0"
+RENEWAL: Final = b"abi: renew this certificate\0"
+"""A purpose of ``prove``. Said again by somebody else, a request to renew gains them nothing: what it brings forth is a
+certificate for the requester's key."""
+LIVES: Final = b"abi: this life is alive\0"
+"""A purpose of ``prove``: see ``elsewhere``."""
 
 
 class CertificateError(AbiError):
@@ -79,18 +83,15 @@ def request_for(key_pem: bytes, subject: Subject) -> bytes:
     return request.sign(load_key(key_pem), hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def prove(key_pem: bytes, request: bytes) -> bytes:
-    """That who asks to renew has the key of the certificate that ran out: the request, signed by that key.
-
-    Said again by somebody else it gains them nothing: what it brings forth is a certificate for the requester's key.
-    """
+def prove(key_pem: bytes, statement: bytes, purpose: bytes) -> bytes:
+    """That who says this has the key of a certificate: the statement, signed by that key, for this purpose only."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    return load_key(key_pem).sign(_PROOF + request, ec.ECDSA(hashes.SHA256()))
+    return load_key(key_pem).sign(purpose + statement, ec.ECDSA(hashes.SHA256()))
 
 
-def proof_holds(certificate: x509.Certificate, request: bytes, proof: bytes) -> bool:
+def proof_holds(certificate: x509.Certificate, statement: bytes, proof: bytes, purpose: bytes) -> bool:
     """Whether ``prove`` made this proof with the key of this certificate."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
@@ -100,7 +101,7 @@ def proof_holds(certificate: x509.Certificate, request: bytes, proof: bytes) -> 
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
     try:
-        key.verify(proof, _PROOF + request, ec.ECDSA(hashes.SHA256()))
+        key.verify(proof, purpose + statement, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         return False
     return True

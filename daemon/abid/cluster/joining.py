@@ -35,7 +35,7 @@ from abi.wire.peers import (
 )
 from abid.cluster import credentials as stored
 from abid.cluster import tls
-from abid.cluster.certificates import Subject, fingerprint, prove
+from abid.cluster.certificates import RENEWAL, Subject, fingerprint, prove
 from abid.cluster.credentials import Credentials
 from abid.cluster.dialling import Race, Runner, unreachable, worst
 from abid.cluster.link import Link
@@ -201,7 +201,7 @@ async def renew_ended(credentials: Credentials, places: Sequence[str], timeout_s
     """
     loop, folder = asyncio.get_running_loop(), credentials.folder
     key, request = await asyncio.to_thread(stored.next_request, folder, credentials.subject)
-    proof = prove(stored.member_key(folder), request)
+    proof = prove(stored.member_key(folder), request, RENEWAL)
     message = Renew(request, stored.member_certificate(folder), proof)
     authority = credentials.authority_certificate
     question = Question(loop, credentials.subject.cluster, PeerKind.RENEW, message, PeerKind.RENEWED)

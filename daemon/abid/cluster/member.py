@@ -23,7 +23,19 @@ from abi.backoff import Backoff
 from abi.config import Config
 from abi.errors import AbiError, ProtocolError
 from abi.wire.peers import Join, PeerKind, Renew
-from abid.cluster import admission, asking, finding, former, interfaces, leading, leaving, standing, twins, vetting
+from abid.cluster import (
+    admission,
+    asking,
+    elsewhere,
+    finding,
+    former,
+    interfaces,
+    leading,
+    leaving,
+    standing,
+    twins,
+    vetting,
+)
 from abid.cluster.about import about_this_host
 from abid.cluster.admission import Admission
 from abid.cluster.announcing import Announcing
@@ -34,6 +46,7 @@ from abid.cluster.consensus import Consensus
 from abid.cluster.credentials import Credentials
 from abid.cluster.discovery import Discoverer
 from abid.cluster.door import Stranger
+from abid.cluster.elsewhere import Elsewhere
 from abid.cluster.expected import Expected, host_of
 from abid.cluster.health import Health
 from abid.cluster.leading import Leading
@@ -42,6 +55,7 @@ from abid.cluster.listening import Listening
 from abid.cluster.peer import Peer
 from abid.cluster.peers import Peers
 from abid.cluster.reach import Reach
+from abid.cluster.refusal import Code
 from abid.cluster.removal import Removal
 from abid.cluster.renewal import Renewal, certificate_of
 from abid.cluster.requests import Handler, Requests
@@ -114,6 +128,7 @@ class Member:
         """By number: whom the facts name, or named while Raft counts it still."""
         self.removal = Removal(self)
         self.twins = Twins(self)
+        self.elsewhere = Elsewhere(self)
         self.strays = Strays(self)
         self.gone = Gone()
         others = self.consensus.facts.members
@@ -146,6 +161,8 @@ class Member:
             vetting.ABOUT: self.vetting.on_about,
             vetting.FORGOTTEN: self.vetting.on_forgotten,
             vetting.READMIT: self.vetting.on_readmit,
+            elsewhere.LIVES: self.elsewhere.on_lives,
+            elsewhere.ALIVE: self.elsewhere.on_alive,
         }
 
     async def start(self, hosts: Sequence[str], port: int, *, may_move: bool, or_any: bool) -> int:
@@ -317,7 +334,9 @@ class Member:
         if self.vetting.listens_to(peer):
             self.removal.on_answered(peer.node)
             self.twins.on_answered(peer.node)
+            self.reach.on_let_in(peer.node)
             self._settle()
+            await self.elsewhere.compare(peer)
 
     def _settle(self) -> None:
         """Others speak with us: this machine is the one that this host is on."""
@@ -378,6 +397,8 @@ class Member:
             self.health.on_closed(member.number, peer, orderly)
         if peer.why is not None:
             self._on_refused(peer.node, peer.why)
+            if peer.why.code in (Code.COPY, Code.CONTENDED):
+                self.reach.rest(peer.node)
         self._changed.set()
 
     def _on_made_anew(self, peer: Peer, numbers: Sequence[int]) -> None:
@@ -393,6 +414,9 @@ class Member:
         why = self.removal.on_refused(node, error) or self.twins.on_refused(node, error)
         if why is not None:
             self._on_failure(why)
+
+    def is_let_in(self, peer: Peer) -> bool:
+        return self.vetting.listens_to(peer)
 
     def on_copy(self, twin: Peer, address: str) -> None:
         self.twins.on_met(twin, address)

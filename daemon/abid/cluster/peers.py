@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
@@ -70,6 +71,10 @@ class Owner(Protocol):
         """Whether it is connected with another member, as far as we were told, or was so lately."""
         ...
 
+    def is_let_in(self, peer: Peer) -> bool:
+        """Whether it is listened to; before, it may turn out to be a copy."""
+        ...
+
     def on_copy(self, twin: Peer, address: str) -> None:
         """Another host came from there, and was refused: it has the identity of this one, which is alive."""
 
@@ -89,6 +94,8 @@ class Peers:
         """Whether a member may come from this address; see ``strangers``."""
         self.addresses: tuple[str, ...] = ()
         self.has_moved = False
+        self.life = secrets.randbits(63)
+        """Of this daemon, drawn when it starts: two hosts with one identity have two."""
         self._was_here: dict[str, float] = {}
         """By node: until when nobody takes its place who has moved."""
         self._loop = loop
@@ -155,7 +162,12 @@ class Peers:
         """It was removed from the cluster, and ``owner.is_revoked`` says so: its connection ends now."""
         peer = self.connected.get(node)
         if peer is not None:
-            peer.refuse(refused(Code.REVOKED, "this host was removed from the cluster"))
+            self.send_away(peer, refused(Code.REVOKED, "this host was removed from the cluster"))
+
+    def send_away(self, peer: Peer, why: PeerRefused) -> None:
+        """End a connection that was made, and say why."""
+        self.refusals[why.code] += 1
+        peer.refuse(why)
 
     @property
     def outdated(self) -> list[Peer]:
@@ -174,7 +186,7 @@ class Peers:
                     raise refused(Code.EXPIRED, "the certificate that this connection was made with has run out")
             except PeerRefused as error:
                 log.warning("the connection with node %s is ended: %s", peer.node, error.message)
-                peer.refuse(error)
+                self.send_away(peer, error)
 
     def on_woken(self) -> None:
         """This host slept, and the others, or a firewall between, may have given up what looks open here: connections
@@ -235,6 +247,7 @@ class Peers:
             __version__,
             self.addresses[:ADDRESSES_MAX],
             (str(Code.MOVED),) if self.has_moved else (),
+            self.life,
         )
 
     def read_greeting(self, identity: PeerIdentity, kind: int, payload: memoryview) -> Greeting:
@@ -289,7 +302,8 @@ class Peers:
         if now is not None and now is not old:
             link.refuse(refused(Code.DUPLICATE, "there is a connection already"))
         elif now is old and answers:
-            link.refuse(refused(Code.COPY, f"another host is alive that is node {words.node}, too"))
+            code = Code.COPY if self.owner.is_let_in(old) else Code.CONTENDED
+            link.refuse(refused(code, f"another host is alive that is node {words.node}, too"))
             self.owner.on_copy(old, link.address)
         else:
             old.abandon(refused(Code.SILENT, "it dialled anew, and the connection that was there is dead"))

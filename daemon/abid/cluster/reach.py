@@ -106,8 +106,11 @@ class Reach:
 
     def on_connected(self, node: str) -> None:
         """By whomever it was made."""
-        self._pauses.pop(node, None)
         self.breakers.on_connected(node)
+
+    def on_let_in(self, node: str) -> None:
+        """It is connected, and not only to be sent away."""
+        self._pauses.pop(node, None)
 
     def keep(self, members: Collection[str]) -> None:
         """These are the members now; nothing is known of anybody else."""
@@ -145,8 +148,11 @@ class Reach:
 
     def _pause_after(self, node: str, dial: asyncio.Task[Peer]) -> None:
         """Of a wish. The dials of those who ask make no pause longer: Raft and membership must not wait for them."""
-        if dial.cancelled() or dial.exception() is None:
-            return
+        if not dial.cancelled() and dial.exception() is not None:
+            self.rest(node)
+
+    def rest(self, node: str) -> None:
+        """Nobody dials it for a while, and longer each time until it is let in."""
         before, _ = self._pauses.get(node, (0.0, 0.0))
         pause = min(before * 2, PAUSE_S_MAX) if before else PAUSE_S
         self._pauses[node] = pause, self._loop.time() + self._draw(pause / 2, pause)

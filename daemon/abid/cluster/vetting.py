@@ -1,8 +1,9 @@
 """What two members ask each other before anything else on a new connection: what each has, and where its log ends.
 
-1. whoever connects is asked where it stands; until it has said so, nothing that it says about Raft is listened to
-2. it stands behind what it promised us (``core.raft.recollection``): its disk was put back to an earlier day
-3. it is told, takes part no more, and asks to be readmitted under another number, with nothing promised
+1. voters are asked whether another host with its identity is there (``elsewhere``); if so, it is sent away
+2. whoever connects is asked where it stands; until it has said so, nothing that it says about Raft is listened to
+3. it stands behind what it promised us (``core.raft.recollection``): its disk was put back to an earlier day
+4. it is told, takes part no more, and asks to be readmitted under another number, with nothing promised
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Vetting:
     async def _is_settled(self, peer: Peer) -> bool:
         """False if asking again may help."""
         member = self._member
+        why_not = await member.elsewhere.why_not(peer)
+        if why_not is not None:
+            member.peers.send_away(peer, why_not)
+            return True
         try:
             said = await member.requests.ask(peer, ABOUT, {}, member.request_timeout_s())
             number, standing = int(said["number"]), Standing(*map(int, said["standing"]))

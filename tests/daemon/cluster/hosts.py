@@ -61,6 +61,7 @@ class Host:
         self.revoked: set[str] = set()
         self.left: set[str] = set()
         self.there: set[str] = set()
+        self.let_in = True
         self.on_ask: Callable[[Stranger, Join | Renew], None] = lambda stranger, message: None
         self._changed = asyncio.Event()
 
@@ -110,6 +111,9 @@ class Host:
 
     def was_there(self, node: str, within_s: float) -> bool:
         return node in self.there
+
+    def is_let_in(self, peer: Peer) -> bool:
+        return self.let_in
 
     def on_copy(self, twin: Peer, address: str) -> None:
         self._tell("copy", twin.node)

@@ -18,6 +18,7 @@ from abid.cluster.authority import (
     is_renewal_due,
 )
 from abid.cluster.certificates import (
+    RENEWAL,
     REQUEST_BYTES_MAX,
     CertificateError,
     Subject,
@@ -157,7 +158,7 @@ class Sleeper:
 
     def asks(self) -> Ended:
         _, request = new_key_and_request(NODE)
-        return Ended(self.certificate, request, prove(self.key, request))
+        return Ended(self.certificate, request, prove(self.key, request, RENEWAL))
 
 
 def test_a_certificate_that_ran_out_is_renewed_once(authority: Authority) -> None:
@@ -176,11 +177,13 @@ def test_a_certificate_that_ran_out_is_renewed_once(authority: Authority) -> Non
 def test_a_lost_answer_is_asked_for_with_another_request_for_the_same_key(authority: Authority) -> None:
     sleeper, ledger = Sleeper(authority), Ledger()
     key, request = new_key_and_request(NODE)
-    first = authority.renew_ended(Ended(sleeper.certificate, request, prove(sleeper.key, request)), 1, NOW, ledger)
+    first = authority.renew_ended(
+        Ended(sleeper.certificate, request, prove(sleeper.key, request, RENEWAL)), 1, NOW, ledger
+    )
     ledger.renewed[first.serial] = first.key
     again = request_for(key, NODE)
     assert again != request
-    ended = Ended(sleeper.certificate, again, prove(sleeper.key, again))
+    ended = Ended(sleeper.certificate, again, prove(sleeper.key, again, RENEWAL))
     assert authority.renew_ended(ended, 1, NOW, ledger).key == first.key
 
 
@@ -193,7 +196,7 @@ def test_a_renewal_needs_the_key_the_authority_and_a_good_name(authority: Author
 
     assert refusal(asked, now=NOW - 1) == "not_ended"
     assert refusal(asked, incarnation=2) == "other_incarnation"
-    assert refusal(asked._replace(proof=prove(thief, asked.request))) == "no_proof"
+    assert refusal(asked._replace(proof=prove(thief, asked.request, RENEWAL))) == "no_proof"
     assert refusal(asked._replace(proof=b"")) == "no_proof"
     assert refusal(asked._replace(request=sleeper.asks().request)) == "no_proof"
     assert refusal(asked._replace(certificate=authority.certificate)) == "bad_certificate"

@@ -228,16 +228,20 @@ def test_a_later_life_takes_the_place_of_a_connection_that_is_dead(
     run(story())
 
 
-def test_a_copy_whose_original_is_alive_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("let_in", "code"), [(True, Code.COPY), (False, Code.CONTENDED)])
+def test_a_copy_whose_original_is_alive_is_refused(tmp_path: Path, let_in: bool, code: Code) -> None:
+    """``let_in``: whether the first was; it may be the copy itself, that has just come."""
+
     async def story() -> None:
         ca = Ca(tmp_path)
         a_credentials = ca.member(A)
         async with hosts(a_credentials, ca.member(B)) as (a, b):
+            b.let_in = let_in
             await a.peers.dial([b.address], WAIT_S)
             copy = Host(a_credentials, started=7)
             with pytest.raises(PeerRefused, match="another host is alive") as caught:
                 await copy.peers.dial([b.address], WAIT_S)
-            assert caught.value.code == Code.COPY
+            assert caught.value.code == code
             a.peers.send(B, PeerKind.RAFT, b"undisturbed")
             await b.until_told("message", A, PeerKind.RAFT, b"undisturbed")
             assert b.told.count(("connected", A)) == 1

@@ -15,7 +15,7 @@ from abi.errors import AbiError, NodeUnreachable, ProtocolError, Timeout
 from abi.wire.peers import PeerKind
 from abid.cluster.breakers import BreakerOpen, Breakers
 from abid.cluster.peer import Peer
-from abid.cluster.reach import Reach
+from abid.cluster.reach import PAUSE_S_MAX, Reach
 from abid.cluster.refusal import PeerRefused
 from abid.cluster.requests import Body, PeerSaidNo, Requests
 from tests.daemon.cluster.hosts import LOCALHOST, Ca, Host, run
@@ -338,6 +338,36 @@ def test_what_keeps_the_cluster_together_dials_as_before_and_its_success_closes_
         for one in (asker, other):
             one.peers.close()
         mute.close()
+
+    run(tell())
+
+
+def test_who_is_let_in_by_nobody_is_dialled_less_and_less_often(tmp_path: Path, clock: Clock) -> None:
+    async def tell() -> None:
+        ca = Ca(tmp_path)
+        asker, other = Asker(ca, clock), await Answerer(ca).open()
+        asker.places[B] = [other.address]
+
+        async def is_dialled() -> bool:
+            asker.reach.want(B)
+            await asyncio.sleep(0)
+            return B in asker.reach._dials
+
+        assert await is_dialled()
+        await asker.until_told("connected", B)
+        other.peers.send_away(other.peers.connected[A], PeerRefused("a copy"))
+        await asker.until_told("closed", B, False)
+        for _ in range(10):
+            asker.reach.rest(B)
+        assert not await is_dialled()
+        before_s, _ = asker.reach._pauses[B]
+        assert before_s == PAUSE_S_MAX
+        asker.reach.on_connected(B)
+        assert not await is_dialled(), "it is connected, and may be sent away again"
+        asker.reach.on_let_in(B)
+        assert await is_dialled()
+        for one in (asker, other):
+            one.peers.close()
 
     run(tell())
 

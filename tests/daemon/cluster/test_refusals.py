@@ -241,7 +241,7 @@ def test_a_newer_minor_is_understood(tmp_path: Path) -> None:
             wire = Wire()
             link = await wire.dial(b.address, tls.member(us))
             await wire.secured
-            newer = [[1, 9], CLUSTER, 1, C, 1, 1, "9.9", ["h:1"], ["a feature"], {"what": "we do not know"}]
+            newer = [[1, 9], CLUSTER, 1, C, 1, 1, "9.9", ["h:1"], ["a feature"], 7, {"what": "we do not know"}]
             link.send_payload(PeerKind.HELLO, msgspec.msgpack.encode(newer))
             assert (await wire.frame())[0] == PeerKind.WELCOME
             await b.until_told("connected", C)

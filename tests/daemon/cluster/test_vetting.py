@@ -24,7 +24,7 @@ class Other(SimpleNamespace):
     __hash__ = object.__hash__
 
     def __init__(self, *ends: AbiError) -> None:
-        super().__init__(node="b", is_open=True, ends=list(ends), asked=0, verbs=[])
+        super().__init__(node="b", is_open=True, ends=list(ends), asked=0, verbs=[], sent_away=[])
 
     async def ask(self, peer: Any, verb: str, body: Body, timeout_s: float) -> Body:
         self.asked += 1
@@ -33,13 +33,21 @@ class Other(SimpleNamespace):
             raise self.ends.pop(0)
         return SAID
 
+    def send_away(self, peer: Any, why: AbiError) -> None:
+        self.sent_away.append(why)
 
-async def vetted(other: Other, number: int = 2) -> bool:
-    """``number``: by which the facts know it."""
+
+async def vetted(other: Other, number: int = 2, copy: AbiError | None = None) -> bool:
+    """``number``: by which the facts know it. ``copy``: why it is not let in, for what others say."""
+
+    async def why_not(peer: Peer) -> AbiError | None:
+        return copy
+
     facts = Facts(members={number: Member(number, "b", "host b", (), 0)})
     recollection = SimpleNamespace(missing=lambda number, standing: None)
     member = SimpleNamespace(
-        node="a", requests=other, request_timeout_s=lambda: 1.0,
+        node="a", requests=other, peers=other, request_timeout_s=lambda: 1.0,
+        elsewhere=SimpleNamespace(why_not=why_not),
         consensus=SimpleNamespace(raft=SimpleNamespace(recollection=recollection), facts=facts),
     )  # fmt: skip
     vetting = Vetting(cast(cluster.Member, member), {})
@@ -85,5 +93,14 @@ def test_one_that_speaks_as_who_it_was_is_told_that_it_has_forgotten(known_as: i
         other = Other()
         assert await vetted(other, known_as) is listened
         assert other.verbs == ([ABOUT] if listened else [ABOUT, FORGOTTEN])
+
+    run(tell())
+
+
+def test_one_that_is_somebody_else_elsewhere_is_sent_away_unasked() -> None:
+    async def tell() -> None:
+        other, copy = Other(), AbiError("another one is there")
+        assert not await vetted(other, copy=copy)
+        assert (other.sent_away, other.asked) == ([copy], 0)
 
     run(tell())

@@ -180,7 +180,7 @@ def test_who_left_is_greeted_by_nobody_and_sent_away_where_it_was_greeted(tmp_pa
             await b.until(lambda: not b.peers.connected)
             with pytest.raises(PeerRefused) as caught:
                 await b.peers.dial([a.address], 5.0)
-            assert (caught.value.code, a.peers.refusals[Code.LEFT]) == (Code.LEFT, 1)
+            assert (caught.value.code, a.peers.refusals[Code.LEFT]) == (Code.LEFT, 2)
 
     run(story())
 

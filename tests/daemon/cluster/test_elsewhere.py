@@ -1,0 +1,217 @@
+"""A host that has just connected, and another one with its identity that a third member speaks with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from abi.errors import AbiError, NodeUnreachable, Timeout
+from abid.cluster import certificates, credentials
+from abid.cluster.elsewhere import ALIVE, LIVES, LIVES_MAX, NONCE_BYTES, Elsewhere
+from abid.cluster.peer import Peer
+from abid.cluster.refusal import Code
+from abid.cluster.requests import Body
+from tests.daemon.cluster.hosts import Ca, run
+
+A, B, X = "0000000a", "0000000b", "0000000c"
+VOTERS = {1: A, 2: B, 3: X}
+
+
+class Connection(SimpleNamespace):
+    """With a host in one of its lives, as the member at this end sees it."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, to: View) -> None:
+        words = SimpleNamespace(life=to.life)
+        super().__init__(to=to, node=to.node, words=words, address=f"at {to.life}")
+
+
+class View:
+    """One daemon. ``answers``: what becomes of a question to it, if not what its own rules say."""
+
+    def __init__(self, ca: Ca, node: str, life: int, voters: Iterable[int] = (1, 2, 3)) -> None:
+        self.node, self.life = node, life
+        self.connected: dict[str, Connection] = {}
+        self.let_in: set[Any] = set()
+        self.noted: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        self.sent_away: list[tuple[str, str]] = []
+        self.answers: dict[str, Callable[[Body], Body]] = {}
+        own = ca.member(node, name=f"{node} {life}")
+        self.folder = own.folder
+        self.elsewhere = Elsewhere(
+            cast(
+                Any,
+                SimpleNamespace(
+                    node=node, folder=own.folder, credentials=own, node_of=VOTERS.get, is_alive=lambda number: True,
+                    peers=SimpleNamespace(connected=self.connected, life=life, send_away=self._send_away),
+                    requests=SimpleNamespace(ask=self._ask),
+                    consensus=SimpleNamespace(configuration=SimpleNamespace(all_voters=frozenset(voters))),
+                    vetting=SimpleNamespace(listens_to=self.let_in.__contains__),
+                    twins=SimpleNamespace(note=lambda node, address: self.noted.append((node, address))),
+                ),
+            )
+        )  # fmt: skip
+
+    def meet(self, other: View, *, let_in: bool = True) -> Connection:
+        """From this side only, as in a moment of change."""
+        connection = self.connected[other.node] = Connection(other)
+        if let_in:
+            self.let_in.add(connection)
+        return connection
+
+    def _send_away(self, peer: Connection, why: AbiError) -> None:
+        self.sent_away.append((peer.node, why.code))
+
+    async def _ask(self, peer: Connection, verb: str, body: Body, timeout_s: float) -> Body:
+        self.asked.append(f"{verb} {peer.node}")
+        other = peer.to
+        if verb in other.answers:
+            return other.answers[verb](body)
+        handler = {LIVES: other.elsewhere.on_lives, ALIVE: other.elsewhere.on_alive}[verb]
+        return await handler(cast(Peer, self), body)
+
+    async def why_not(self, peer: Connection) -> str | None:
+        why = await self.elsewhere.why_not(cast(Peer, peer))
+        return None if why is None else why.code
+
+
+def met(tmp_path: Path, **options: Any) -> tuple[View, View, View, Connection]:
+    """B speaks with a host that is X; another one comes to A."""
+    ca = Ca(tmp_path)
+    a, b, first, second = View(ca, A, 1), View(ca, B, 2), View(ca, X, 31), View(ca, X, 32)
+    a.meet(b)
+    b.meet(a)
+    b.meet(first, **options)
+    return a, b, first, a.meet(second, let_in=False)
+
+
+@pytest.mark.parametrize(("let_in", "code"), [(True, Code.COPY), (False, Code.CONTENDED)])
+def test_who_is_somebody_else_to_another_voter_is_sent_away(tmp_path: Path, let_in: bool, code: Code) -> None:
+    async def tell() -> None:
+        a, b, _, newcomer = met(tmp_path, let_in=let_in)
+        assert await a.why_not(newcomer) == code
+        assert (a.asked, b.asked, a.noted) == ([f"{LIVES} {B}"], [f"{ALIVE} {X}"], [(X, "at 32")])
+
+    run(tell())
+
+
+def test_who_is_the_same_to_all_or_known_to_nobody_comes_in(tmp_path: Path) -> None:
+    async def tell() -> None:
+        ca = Ca(tmp_path)
+        a, b, host = View(ca, A, 1), View(ca, B, 2), View(ca, X, 31)
+        newcomer = a.meet(host, let_in=False)
+        assert await a.why_not(newcomer) is None
+        assert a.asked == [], "nobody else is there to be asked"
+        a.meet(b)
+        assert await a.why_not(newcomer) is None
+        b.meet(host)
+        assert await a.why_not(newcomer) is None
+        assert (a.asked, b.asked) == ([f"{LIVES} {B}"] * 2, []), "the same life needs no proof"
+
+    run(tell())
+
+
+def test_only_voters_are_asked(tmp_path: Path) -> None:
+    async def tell() -> None:
+        ca = Ca(tmp_path)
+        a, b, first, second = View(ca, A, 1, voters=[1, 3]), View(ca, B, 2), View(ca, X, 31), View(ca, X, 32)
+        a.meet(b)
+        b.meet(first)
+        assert await a.why_not(a.meet(second)) is None
+        assert a.asked == []
+
+    run(tell())
+
+
+@pytest.mark.parametrize("silence", [Timeout("it slept"), NodeUnreachable("it is gone")])
+def test_whoever_is_not_there_any_more_keeps_nobody_out(tmp_path: Path, silence: AbiError) -> None:
+    """It was started again, and the other member has not noticed; or that one itself is gone."""
+
+    def be_silent(body: Body) -> Body:
+        raise silence
+
+    async def tell() -> None:
+        a, _, first, newcomer = met(tmp_path)
+        first.answers[ALIVE] = be_silent
+        assert await a.why_not(newcomer) is None
+        a, b, _, newcomer = met(tmp_path)
+        b.answers[LIVES] = be_silent
+        assert await a.why_not(newcomer) is None
+
+    run(tell())
+
+
+def own_proof(view: View, nonce: bytes, life: int) -> dict[str, Any]:
+    proof = certificates.prove(credentials.member_key(view.folder), nonce + life.to_bytes(8, "big"), certificates.LIVES)
+    return {"certificate": credentials.member_certificate(view.folder), "proof": proof}
+
+
+Lie = Callable[[Path, View, View, bytes], dict[str, Any]]
+LIES: dict[str, Lie] = {
+    "its own key": lambda folder, liar, newcomer, nonce: own_proof(liar, nonce, 99),
+    "the life that all know": lambda folder, liar, newcomer, nonce: own_proof(newcomer, nonce, newcomer.life),
+    "an old answer": lambda folder, liar, newcomer, nonce: own_proof(newcomer, os.urandom(NONCE_BYTES), 99),
+    "another authority": lambda folder, liar, newcomer, nonce: own_proof(View(Ca(folder / "other"), X, 99), nonce, 99),
+    "no other life": lambda folder, liar, newcomer, nonce: {**own_proof(newcomer, nonce, 99), "life": 32},
+    "another node": lambda folder, liar, newcomer, nonce: {**own_proof(newcomer, nonce, 99), "node": B},
+    "no certificate": lambda folder, liar, newcomer, nonce: {**own_proof(newcomer, nonce, 99), "certificate": b"none"},
+    "nothing": lambda folder, liar, newcomer, nonce: {},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_member_that_lies_keeps_nobody_out(tmp_path: Path, lie: Lie) -> None:
+    """It knows the newcomer too, which proves what is true."""
+
+    async def tell() -> None:
+        a, b, _, newcomer = met(tmp_path)
+        to_say: dict[str, Any] = {"node": X, "life": 99, "is_let_in": True}
+        b.answers[LIVES] = lambda body: {"others": [{**to_say, **lie(tmp_path, b, newcomer.to, body["nonce"])}]}
+        assert await a.why_not(newcomer) is None
+        b.answers[LIVES] = lambda body: {"others": 7}
+        assert await a.why_not(newcomer) is None
+        assert a.noted == []
+
+    run(tell())
+
+
+def test_two_members_that_meet_compare_whom_they_had_let_in(tmp_path: Path) -> None:
+    async def tell() -> None:
+        a, b, first, _ = met(tmp_path)
+        newcomer = a.connected[X]
+        await a.elsewhere.compare(cast(Peer, a.connected[B]))
+        assert a.sent_away == [], "it is looked at already"
+        a.let_in.add(newcomer)
+        await a.elsewhere.compare(cast(Peer, a.connected[B]))
+        assert a.sent_away == [(X, Code.CONTENDED)]
+        assert a.noted == [(X, "at 32")]
+        await b.elsewhere.compare(cast(Peer, b.connected[A]))
+        assert b.sent_away == [(X, Code.CONTENDED)], "the other side does so, too"
+        a.let_in.add(a.meet(first))
+        await a.elsewhere.compare(cast(Peer, a.connected[B]))
+        assert len(a.sent_away) == 1
+
+    run(tell())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"lives": {}, "nonce": b"short"},
+        {"lives": {f"{number:08x}": 1 for number in range(LIVES_MAX + 1)}, "nonce": bytes(NONCE_BYTES)},
+        {"lives": 7, "nonce": bytes(NONCE_BYTES)},
+    ],
+)
+def test_what_is_no_question_is_refused(tmp_path: Path, body: Body) -> None:
+    async def tell() -> None:
+        with pytest.raises((TypeError, ValueError)):
+            await View(Ca(tmp_path), A, 1).elsewhere.on_lives(cast(Peer, None), body)
+
+    run(tell())
