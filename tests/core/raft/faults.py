@@ -118,6 +118,11 @@ def messages_leave_before_anything_is_stored(patch: Patch) -> None:
 
 
 @fault
+def heartbeats_leave_in_a_term_that_is_not_stored(patch: Patch) -> None:
+    patch.setattr(Cluster, "may_leave_now", lambda cluster, node: True)
+
+
+@fault
 def entries_are_stored_without_cutting_what_they_replace(patch: Patch) -> None:
     nobody_remembers(patch)
     put = Disk.put

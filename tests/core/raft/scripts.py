@@ -34,8 +34,12 @@ class Step:
 
 
 def files(folder: str) -> list[Path]:
-    """All scripts below this folder of the scripts; none where there are none."""
-    return sorted((Path(FOLDER) / folder / "testdata").glob("*.txt")) if FOLDER else []
+    """All scripts below this folder of the scripts; none where ABI_RAFT_SCRIPTS is not set. Raises FileNotFoundError
+    where it names a folder without them."""
+    found = sorted((Path(FOLDER) / folder / "testdata").glob("*.txt")) if FOLDER else []
+    if FOLDER and not found:
+        raise FileNotFoundError(f"ABI_RAFT_SCRIPTS is {FOLDER}, and {folder}/testdata there has no scripts")
+    return found
 
 
 def steps(path: Path) -> Iterator[Step]:

@@ -21,6 +21,8 @@ def settle(cluster: Cluster) -> bool:
     cluster.paused.clear()
     for number in sorted(cluster.down):
         cluster.restart(number)
+    for node in cluster.nodes.values():
+        node.raft.use(cluster.settings)
     for _ in range(ROUNDS_MAX):
         pass_a_tick(cluster)
         if leader_of(cluster) is not None:

@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
+
 from abid.core.raft.change import Proposal, encoded
 from abid.core.raft.configuration import Change, ChangeKind, Configuration, ConfigurationError
 from abid.core.raft.interface import Dropped, Output, Role, Settings, Stranger
@@ -60,6 +62,8 @@ class Cluster:
             entries_bytes_max=self.random.choice((1, 1, 10, 1 << 20)),
             apply_bytes_max=self.random.choice((1, 1 << 20)),
         )
+        self.storing = random.Random(f"storing {seed}")
+        """What happens while something is being stored."""
         self.properties = Properties()
         self.nodes: dict[int, Node] = {}
         self.down: dict[int, Disk] = {number: Disk(snapshot=begin) for number in range(1, count + 1)}
@@ -153,10 +157,14 @@ class Cluster:
         node.raft.tick()
         self.properties.look(node.number, node.raft)
 
-    def carry_out(self, node: Node, crash_at: int | None = None) -> None:
+    def carry_out(self, node: Node, crash_at: int | None = None, *, takes_time: bool = False) -> None:
         """One output: store, send, apply, done; or a crash before, in the middle of, or after storing, or after
-        sending."""
+        sending. ``takes_time``: other things happen before it is stored."""
         output = node.raft.output()
+        if takes_time and (output.snapshot is not None or output.entries or output.hard_state is not None):
+            has_spoken = self.pass_time(node)
+            if has_spoken and self.storing.random() < 0.2:
+                crash_at = self.storing.randrange(2)
         if crash_at == 0:
             self.stop(node)
             return
@@ -176,6 +184,32 @@ class Cluster:
         self.apply(node, output)
         node.raft.done()
         self.properties.look(node.number, node.raft)
+
+    def pass_time(self, node: Node) -> bool:
+        """It hears others and the clock, and heartbeats leave, as ``abid.cluster.consensus`` has it; and how long it
+        waits for a leader may change, as links and disks do (``core.raft.patience``). Whether any left."""
+        lots, has_spoken = self.storing, False
+        if lots.random() < 0.05:
+            ticks = lots.choice((self.settings.election_ticks, 6, 20))
+            node.raft.use(msgspec.structs.replace(self.settings, election_ticks=ticks))
+        for _ in range(lots.choice((0, 0, 0, 1, 3))):
+            mine = [m for m in self.net if m.receiver == node.number and (m.sender, m.receiver) not in self.blocked]
+            if mine and lots.random() < 0.7:
+                message = lots.choice(mine)
+                self.net.remove(message)
+                self.hand_over(message)
+            else:
+                self.tick(node)
+            if self.may_leave_now(node):
+                left = node.raft.take_heartbeats()
+                self.send(node, left)
+                has_spoken = has_spoken or bool(left)
+        return has_spoken
+
+    def may_leave_now(self, node: Node) -> bool:
+        """Heartbeats, before what is being stored is: of a term that is stored, since the others remember in which
+        terms a node spoke."""
+        return node.raft.term == node.disk.hard_state.term
 
     def store(self, node: Node, output: Output) -> None:
         node.disk.store(output)

@@ -17,11 +17,11 @@ SEEDS = 50
 """In each block."""
 FAULT_SEEDS = 400
 RARE = {
-    "a_change_begins_while_another_is_under_way": 35,
-    "a_restored_disk_comes_back_as_the_voter_it_was": 75,
+    "a_change_begins_while_another_is_under_way": 53,
+    "a_restored_disk_comes_back_as_the_voter_it_was": 52,
     "a_snapshot_is_taken_in_over_a_newer_log": 33,
-    "a_vote_alone_is_not_synced": 28,
-    "answers_of_an_older_term_are_counted": 169,
+    "answers_of_an_older_term_are_counted": 18,
+    "heartbeats_leave_in_a_term_that_is_not_stored": 314,
     "votes_of_another_election_are_counted": 122,
 }
 """Where the search for a fault begins, if not at 0: the first seed that found it. Where the simulation has come to draw

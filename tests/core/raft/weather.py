@@ -114,7 +114,7 @@ class Stretch:
         node = self.cluster.some()
         if node is not None and node.raft.has_output:
             crashes = self.random.random() < self.weather.crashes_in_output
-            self.cluster.carry_out(node, crash_at=self.random.randrange(4) if crashes else None)
+            self.cluster.carry_out(node, crash_at=self.random.randrange(4) if crashes else None, takes_time=True)
 
     def crash(self) -> None:
         if self.cluster.nodes:
