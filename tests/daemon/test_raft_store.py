@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from abid.core.raft.configuration import Configuration
 from abid.core.raft.interface import Output
 from abid.core.raft.messages import Entry, EntryKind, HardState, Snapshot
 from abid.raft_store import RaftStore, StoreError
+from tests.torture import clocks
 
 CONFIGURATION = Configuration(voters=frozenset((1, 2, 3)), learners=frozenset((4,)))
 
@@ -102,6 +104,62 @@ def test_what_was_said_to_be_done_survives_a_kill(tmp_path: Path) -> None:
     assert len(store.found.entries) >= last
     assert store.found.hard_state.commit == len(store.found.entries) - 1, "an output is stored whole"
     store.store.close()
+
+
+SYNCED = """
+import pathlib, queue, sys
+from abid.core.raft.interface import Output
+from abid.core.raft.messages import Entry, HardState
+from abid.raft_store import RaftStore
+store = RaftStore(pathlib.Path(sys.argv[1]))
+store.load()
+print("loaded", flush=True)
+done = queue.SimpleQueue()
+for number in (1, 2, 3):
+    for output in (Output(hard_state=HardState(number, 1, 0)), Output(entries=(Entry(1, number, b"x"),))):
+        store.store(output, done.put)
+        assert done.get() is None
+        print("told", flush=True)
+store.close()
+"""
+
+
+def test_it_is_with_the_disk_before_it_is_said_to_be_done(tmp_path: Path) -> None:
+    """A vote or an entry that only the kernel's cache holds is gone with the power."""
+    library = clocks.built(tmp_path, Path(__file__).with_name("synced.c"))
+    if library is None:
+        pytest.skip("there is no C compiler")
+    command = [sys.executable, "-c", SYNCED, str(tmp_path / "raft.db")]
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    writes = said.partition("loaded\n")[2].split("told\n")
+    assert len(writes) == 7
+    assert all("synced" in before for before in writes[:6]), said
+
+
+@pytest.mark.parametrize("tail", ["lost", "torn"])
+def test_a_power_failure_leaves_what_was_written_up_to_some_write(tmp_path: Path, tail: str) -> None:
+    """What had not been synced is on the disk in part, or as something else: of SQLite's log, which is checked by sums,
+    a beginning counts. An output is there whole or not at all."""
+    path, lots = tmp_path / "raft.db", random.Random(tail)
+    store = Waiting(path)
+    for index in range(1, 31):
+        entry = Entry(1, index, lots.randbytes(lots.choice((10, 5000))))
+        assert store(store.store.store, Output(hard_state=HardState(1, 1, index - 1), entries=(entry,))) is None
+    database, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    store.store.close()
+    found = []
+    for number, end in enumerate(sorted(lots.randrange(len(log) + 1) for _ in range(20))):
+        copy = tmp_path / f"{number}.db"
+        copy.write_bytes(database)
+        rest = len(log) - end if tail == "torn" else 0
+        Path(f"{copy}-wal").write_bytes(log[:end] + lots.randbytes(rest))
+        after = Waiting(copy)
+        after.store.close()
+        assert after.found.hard_state.commit == max(0, len(after.found.entries) - 1)
+        found.append(len(after.found.entries))
+    assert found == sorted(found)
+    assert found[0] < 10 < found[-1]
 
 
 def test_a_write_that_fails_is_told_from_then_on(tmp_path: Path) -> None:

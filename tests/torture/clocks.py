@@ -54,13 +54,13 @@ class WallClock:
         self._offset.close()
 
 
-def built(folder: Path) -> Path | None:
+def built(folder: Path, source: Path = _SOURCE) -> Path | None:
     """The library; None where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    library = folder / "wall-clock.so"
+    library = folder / f"{source.stem}.so"
     if not library.exists():
-        command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(library), str(_SOURCE)]
+        command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(library), str(source)]
         subprocess.run(command, check=True, capture_output=True, text=True)
     return library
