@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from abi.errors import DaemonUnreachable
-from tests.torture.links import Partition, flap_figures, partition, partition_figures, three_hosts
+from tests.torture.links import Partition, flap, flap_figures, partition, partition_figures, three_hosts
 from tests.torture.watching import Seen, Watch, changes, deaths_in, reigns, said_of, terms_gained
 
 
@@ -87,5 +87,9 @@ def test_a_leader_that_nobody_hears_is_replaced_once_and_comes_back_quietly() ->
                 assert time.monotonic() < began + 10, "the watch does not see what the fleet sees"
 
         done = partition(fleet, watch, "leader to both", another_leads, calm_s=0.5, lots=random.Random(1))
-    assert done.changes == done.gained == 1
-    assert not any(figure.fails for figure in partition_figures([done]))
+        assert done.changes == done.gained == 1
+        assert not any(figure.fails for figure in partition_figures([done]))
+        leader, _ = fleet.await_leader()
+        series, count = flap(fleet, watch, (leader + 1) % 3, 0.1, random.Random(1))
+    assert count == 1
+    assert not any(figure.fails for figure in flap_figures("a follower", series, count))

@@ -14,11 +14,12 @@ import pytest
 from tests.system.harness import eventually, state_of
 from tests.torture import clocks
 from tests.torture.beacons import Recorder, lied_to, too_close
-from tests.torture.churn import Town
+from tests.torture.churn import Town, churned
 from tests.torture.clocks import BEFORE, WallClock
 from tests.torture.figures import Figure
-from tests.torture.pressure import HOUR_S, SPARE, Clocks, burners, idled, overloaded, wakings
+from tests.torture.pressure import HOUR_S, SPARE, Clocks, burners, idled, jumped, overloaded, wakings
 from tests.torture.pressure import clocks as with_clocks
+from tests.torture.watching import Watch
 
 LOOK = "import os, time; print(time.time(), time.time_ns() / 1e9, time.monotonic(), os.stat('/proc/self').st_ctime)"
 
@@ -105,6 +106,19 @@ def test_a_member_an_hour_behind_makes_tokens_that_are_good(world: Clocks) -> No
     world.clocks[follower].set(0)
 
 
+def test_a_followers_clock_jumps_by_an_hour_and_back(world: Clocks) -> None:
+    fleet = world.fleet
+    leader, _ = fleet.await_leader()
+    follower = next(number for number in range(SPARE) if number != leader)
+    recorder = Recorder(fleet, 0, SPARE)
+    try:
+        with Watch(fleet.status, range(SPARE)) as watch:
+            for from_s, to_s in ((0.0, HOUR_S), (HOUR_S, 0.0)):
+                assert jumped(world, recorder, watch, follower, from_s, to_s, 0.5) == []
+    finally:
+        recorder.close()
+
+
 def test_lies_at_ten_thousand_a_second_change_nothing(world: Clocks) -> None:
     fleet = world.fleet
     recorder = Recorder(fleet, 0, SPARE)
@@ -123,3 +137,12 @@ def test_one_is_sent_away_and_comes_back_as_somebody_else(world: Clocks) -> None
     town.do("join", SPARE)
     assert fleet.nodes[SPARE] != before
     assert town.counts == {"send away": 1, "join": 1}
+
+
+def test_who_votes_is_right_after_each_step_of_a_churn(world: Clocks) -> None:
+    fleet = world.fleet
+    town = Town(fleet, random.Random(1), print, set(range(SPARE + 1)))
+    held(churned(town, 2, 0, SPARE, 0.1), beside="descriptors")  # those of what has just ended
+    assert len(town.took_s) >= 3
+    while town.out:
+        town.do("join", min(town.out))
