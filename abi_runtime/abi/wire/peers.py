@@ -84,7 +84,7 @@ class Greeting(PeerMessage):
     """Where it listens."""
     features: tuple[Version, ...] = ()
     life: Count = 0
-    """Drawn when this daemon started: hosts with one identity, of which one is a copy, are told apart by it."""
+    """Drawn when this host began to take part: of hosts with one identity each has another."""
 
 
 class Refused(PeerMessage):

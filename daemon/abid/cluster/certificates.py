@@ -26,7 +26,7 @@ REQUEST_BYTES_MAX: Final = 2048
 RENEWAL: Final = b"abi: renew this certificate\0"
 """A purpose of ``prove``. Said again by somebody else, a request to renew gains them nothing: what it brings forth is a
 certificate for the requester's key."""
-LIVES: Final = b"abi: this life is alive\0"
+ALIVE: Final = b"abi: this life is alive\0"
 """A purpose of ``prove``: see ``elsewhere``."""
 
 
@@ -118,6 +118,14 @@ def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
     return True
 
 
+def is_good(certificate: x509.Certificate, authority: x509.Certificate, subject: Subject, now: float) -> bool:
+    """Whether the authority issued it for this subject, and it is valid now (seconds since the epoch). Raises
+    CertificateError for one that names no member."""
+    begins, ends = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    is_ours = is_issued_by(certificate, authority) and subject_of_certificate(certificate) == subject
+    return is_ours and begins <= now < ends
+
+
 def subject_name(subject: Subject) -> x509.Name:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
@@ -131,7 +139,7 @@ def subject_name(subject: Subject) -> x509.Name:
 
 
 def subject_of(common_name: str, organization: str, unit: str) -> Subject:
-    """What ``_name`` wrote. Raises CertificateError."""
+    """What ``subject_name`` wrote. Raises CertificateError."""
     node, incarnation = common_name.removeprefix("node-"), unit.removeprefix("incarnation-")
     is_hex = set(node) | set(organization) <= set("0123456789abcdef") and (len(node), len(organization)) == (8, 16)
     if not is_hex or not incarnation.isdecimal() or node == common_name or incarnation == unit:

@@ -138,25 +138,18 @@ def next_request(folder: Path, subject: Subject) -> tuple[bytes, bytes]:
     return key, request_for(key, subject)
 
 
-def member_key(folder: Path) -> bytes:
-    """The key in ``node.pem`` (PEM), and only that: to prove that a certificate that ran out was ours.
-
-    Raises CredentialsDamaged and OSError.
-    """
-    _, mark, rest = (folder / MEMBER).read_text().partition("-----BEGIN PRIVATE KEY-----")
+def member_pair(folder: Path) -> tuple[bytes, bytes]:
+    """The certificate (DER) and the key (PEM) in ``node.pem``, as one read of it found them: to prove who we are, also
+    with a certificate that ran out. Raises CredentialsDamaged and OSError."""
+    text = (folder / MEMBER).read_text()
+    before, mark, rest = text.partition("-----BEGIN PRIVATE KEY-----")
     if not mark:
         raise damaged(folder / MEMBER, "it has no key")
-    return (mark + rest).encode()
-
-
-def member_certificate(folder: Path) -> bytes:
-    """The certificate in ``node.pem``, in DER. Raises CredentialsDamaged and OSError."""
-    text = (folder / MEMBER).read_text()
-    start, end = text.find("-----BEGIN CERTIFICATE-----"), text.find("-----BEGIN PRIVATE KEY-----")
     try:
-        return ssl.PEM_cert_to_DER_cert(text[max(start, 0) : end])
+        certificate = ssl.PEM_cert_to_DER_cert(before[max(before.find("-----BEGIN CERTIFICATE-----"), 0) :])
     except ValueError as error:
         raise damaged(folder / MEMBER, error) from None
+    return certificate, (mark + rest).encode()
 
 
 def store_authority_key(folder: Path, key_pem: bytes) -> None:

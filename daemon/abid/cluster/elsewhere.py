@@ -1,19 +1,19 @@
-"""Whether a host that has just connected is connected elsewhere, too, in another life: a state directory was copied.
+"""Whether a voter that is connected here is connected elsewhere, too, in another life: a state directory was copied.
 
-``peers`` sees it where both come to one member. Where each comes to another, both would be let in, and vote as one.
+``peers`` sees it where both hosts come to one member. Where each comes to another, both would be let in, and vote as
+one. So voters compare whom they are connected with:
 
-1. Before anybody is listened to (``vetting``), each voter that is connected here is asked about it. Who asks has taken
-   note of its own connection before; so of two members that are about to let in two hosts with one identity, one at
-   least hears of the other.
-2. A member that is connected with this node in another life has that one prove that it is there: by the key of its
+1. Before a voter is listened to (``vetting``), all others that are connected here are asked about it. Who asks has
+   taken note of its own connection before; so of two members that are about to let in two hosts with one identity, one
+   at least hears of the other.
+2. Members that let in a voter compare with it what they knew before, and all do so now and then: who was asked may
+   have been asleep.
+3. A member that is connected with a node in another life has that one prove that it is there: by the key of its
    certificate, over the asker's nonce and its own life. So a member that is out of its mind shuts nobody out.
-3. The newcomer is a COPY where the other one was let in before. If that came just now, too, neither is let in
-   (CONTENDED), and both try again.
-4. Two members that meet compare the voters that each has let in before. Where they differ, both end the connection,
-   and it goes on with 1.
+4. Where the other one was let in and ours was not, ours is a COPY. Where neither was, or both were, ours is sent away
+   as CONTENDED, the other member does the same, and both hosts try again: whoever is let in first stays.
 
-Members that do not hear each other cannot tell each other: a host that is copied while they are apart may vote on both
-sides.
+Members that do not hear each other cannot compare: a host that is copied while they are apart may vote on both sides.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import msgspec
 
 from abi.errors import AbiError
+from abi.wire.peers import Node
 from abid.cluster import certificates, credentials
+from abid.cluster.certificates import Subject
 from abid.cluster.peer import Peer
 from abid.cluster.peers import PROBE_S
 from abid.cluster.refusal import Code, PeerRefused, refused
@@ -41,19 +46,48 @@ LIVES: Final = "lives"
 ALIVE: Final = "alive"
 """Prove that you are there."""
 ASKED_S: Final = PROBE_S + 1.0
-"""Whoever is asked asks the other one in turn. Who does not answer in time knows nothing."""
+"""Whoever is asked asks the other host in turn. Who does not answer in time knows nothing."""
+COMPARED_EVERY_S: Final = 10.0
 NONCE_BYTES: Final = 16
 LIVES_MAX: Final = 16
-"""In one question: more than there are voters."""
+"""In one question: more than there are voters, also while they change."""
+
+Life = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Asked = TypeVar("Asked", bound=msgspec.Struct)
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 
-class Other(NamedTuple):
-    """A host that is alive, with the identity of one that is connected here."""
+class Challenge(msgspec.Struct):
+    """The body of ALIVE."""
 
-    node: str
+    nonce: Nonce
+
+
+class Question(Challenge):
+    """The body of LIVES."""
+
+    lives: Annotated[dict[Node, Life], msgspec.Meta(max_length=LIVES_MAX)]
+
+
+class Proof(msgspec.Struct):
+    """The answer to ALIVE: the nonce and the life, signed by the certificate's key; the certificate in DER."""
+
+    certificate: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    proof: Annotated[bytes, msgspec.Meta(max_length=256)]
+
+
+class Claim(Proof):
+    """That a node is connected with the answering member in this life."""
+
+    node: Node
+    life: Life
     is_let_in: bool
-    where: str
-    """The node that is connected with it."""
+
+
+class Answer(msgspec.Struct):
+    """The body of the answer to LIVES."""
+
+    others: Annotated[list[Claim], msgspec.Meta(max_length=LIVES_MAX)]
 
 
 class Elsewhere:
@@ -61,73 +95,106 @@ class Elsewhere:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._next_at = 0.0
 
     async def why_not(self, peer: Peer) -> PeerRefused | None:
-        """Why this peer is not let in; None if no voter that is connected here knows another one."""
-        asked = [other for other in self._voters() if other.node != peer.node]
-        lives = {peer.node: peer.words.life}
-        for others in await asyncio.gather(*(self._ask(other, lives) for other in asked)):
-            for other in others:
-                self._member.twins.note(peer.node, peer.address)
-                if other.is_let_in:
-                    text = f"another host is alive that is node {peer.node}, too: node {other.where} speaks with it"
-                    return refused(Code.COPY, text)
-                return _contended(other)
-        return None
+        """Why this peer, which has just connected, is not let in; None if nobody knows another one."""
+        voters = self._voters()
+        if peer not in voters:
+            return None
+        questions = (self._ask(voter, [peer]) for voter in voters if voter is not peer and self._is_alive(voter))
+        claims = [claim for claims in await asyncio.gather(*questions) for claim in claims]
+        return await self._verdict(peer, claims)
+
+    def look(self) -> None:
+        """Something woke this host anyway: compare with all, if it is time."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_at:
+            self._next_at = now + COMPARED_EVERY_S
+            for voter in self._voters():
+                self._member.later(self.compare(voter))
 
     async def compare(self, peer: Peer) -> None:
-        """It was let in, and so were others before that it may know as somebody else."""
-        member = self._member
-        ours = {other.node: other for other in self._voters() if other is not peer and member.vetting.listens_to(other)}
-        for other in await self._ask(peer, {node: known.words.life for node, known in ours.items()}):
-            member.twins.note(other.node, ours[other.node].address)
-            member.peers.send_away(ours[other.node], _contended(other))
+        """With what this member says of the other voters, and send away those that it knows as somebody else."""
+        voters = self._voters()
+        if peer not in voters or not self._is_alive(peer):
+            return
+        ours = {voter.node: voter for voter in voters if voter is not peer}
+        for claim in await self._ask(peer, ours.values()):
+            known = ours[claim.node]
+            if claim.is_let_in and (why := await self._verdict(known, [claim])) is not None:
+                self._member.peers.send_away(known, why)
+
+    async def _verdict(self, peer: Peer, claims: list[Claim]) -> PeerRefused | None:
+        """On ``peer``, whose node is somebody else to others."""
+        if not claims or not peer.is_open:
+            return None
+        if not await peer.answers(PROBE_S):  # it is the other one that lives: it was started again, say
+            peer.abandon(refused(Code.SILENT, f"node {peer.node} is connected elsewhere, and silent here"))
+            return None
+        self._member.twins.remember(peer.node, peer.address)
+        is_let_in = self._member.vetting.listens_to(peer)
+        if not is_let_in and any(claim.is_let_in for claim in claims):
+            return refused(Code.COPY, f"another host is alive that is node {peer.node}, too, and others speak with it")
+        return refused(Code.CONTENDED, f"two hosts come as node {peer.node}, each to another member")
 
     def _voters(self) -> list[Peer]:
-        """That are connected, and alive."""
+        """That are connected; nobody, where this host has no vote: it is those who have one that must not be misled."""
         member = self._member
-        numbers = [number for number in member.consensus.configuration.all_voters if member.is_alive(number)]
+        numbers = member.consensus.configuration.all_voters
+        if member.number not in numbers:
+            return []
         nodes = (member.node_of(number) for number in numbers)
         return [peer for node in nodes if node is not None and (peer := member.peers.connected.get(node)) is not None]
 
-    async def _ask(self, peer: Peer, lives: Mapping[str, int]) -> list[Other]:
+    def _is_alive(self, peer: Peer) -> bool:
+        """And not only suspected not to be: then it would be waited for in vain."""
+        known = self._member.consensus.facts.of_node(peer.node)
+        return known is not None and self._member.health.state_of(known.number) == "alive"
+
+    async def _ask(self, peer: Peer, about: Iterable[Peer]) -> list[Claim]:
+        """What this member says of these, as far as it is proven."""
+        lives, nonce = {known.node: known.words.life for known in about}, os.urandom(NONCE_BYTES)
         if not lives:
             return []
-        nonce = os.urandom(NONCE_BYTES)
         try:
             said = await self._member.requests.ask(peer, LIVES, {"lives": lives, "nonce": nonce}, ASKED_S)
-            return [
-                Other(str(each["node"]), bool(each["is_let_in"]), peer.node)
-                for each in said["others"]
-                if self._is_proven(each, lives, nonce)
-            ]
-        except (AbiError, KeyError, TypeError, ValueError) as error:
+            others = msgspec.convert(said, Answer).others
+        except (AbiError, msgspec.ValidationError) as error:
             log.info("node %s did not say whom it is connected with: %s", peer.node, error)
             return []
+        claims = {each.node: each for each in others if each.life != lives.get(each.node, each.life)}
+        return await asyncio.to_thread(self._proven, claims.values(), nonce) if claims else []
 
-    def _is_proven(self, said: Mapping[str, Any], lives: Mapping[str, int], nonce: bytes) -> bool:
-        """Whether a host with this node's key, in another life, has signed the nonce. Raises as ``_ask`` expects."""
-        node, life = str(said["node"]), int(said["life"])
-        certificate = certificates.load_certificate(bytes(said["certificate"]))
-        authority = certificates.load_certificate(self._member.credentials.authority_certificate)
-        return (
-            lives[node] != life
-            and certificates.is_issued_by(certificate, authority)
-            and certificates.subject_of_certificate(certificate).node == node
-            and certificates.proof_holds(certificate, _statement(nonce, life), bytes(said["proof"]), certificates.LIVES)
-        )
+    def _proven(self, claims: Iterable[Claim], nonce: bytes) -> list[Claim]:
+        """Those where a host with the node's key signed the nonce. In a thread."""
+        own = self._member.credentials
+        authority = certificates.load_certificate(own.authority_certificate)
+
+        def is_proven(claim: Claim) -> bool:
+            certificate = certificates.load_certificate(claim.certificate)
+            subject = Subject(claim.node, own.subject.cluster, own.subject.incarnation)
+            statement = _statement(nonce, claim.life)
+            return certificates.is_good(certificate, authority, subject, time.time()) and certificates.proof_holds(
+                certificate, statement, claim.proof, certificates.ALIVE
+            )
+
+        try:
+            return [claim for claim in claims if is_proven(claim)]
+        except Exception as error:  # a parser in another language, fed by one who may lie: it raises what it likes
+            log.warning("a proof that another host is alive is not readable: %s", error)
+            return []
 
     # As one who is asked.
 
     async def on_lives(self, peer: Peer, body: Body) -> Body:
-        nonce = _nonce(body)
-        lives = {str(node): int(life) for node, life in dict(body["lives"]).items()}
-        if len(lives) > LIVES_MAX:
-            raise ValueError(f"{len(lives)} nodes, and {LIVES_MAX} at most are answered for")
-        found = await asyncio.gather(*(self._other(node, life, nonce) for node, life in lives.items()))
-        return {"others": [each for each in found if each is not None]}
+        question = _converted(body, Question)
+        found = await asyncio.gather(
+            *(self._claim(node, life, question.nonce) for node, life in question.lives.items())
+        )
+        return {"others": [claim for claim in found if claim is not None]}
 
-    async def _other(self, node: str, life: int, nonce: bytes) -> dict[str, Any] | None:
+    async def _claim(self, node: str, life: int, nonce: bytes) -> Mapping[str, object] | None:
         member = self._member
         known = member.peers.connected.get(node)
         if known is None or known.words.life == life:
@@ -135,27 +202,28 @@ class Elsewhere:
         try:
             proof = await member.requests.ask(known, ALIVE, {"nonce": nonce}, PROBE_S)
         except AbiError as error:
-            log.info("node %s is said to be in another life, and does not answer us: %s", node, error)
+            log.info("node %s is said to be in another life, and does not answer here: %s", node, error)
             return None
         is_let_in = member.vetting.listens_to(known)
         return {**proof, "node": node, "life": known.words.life, "is_let_in": is_let_in}
 
     async def on_alive(self, peer: Peer, body: Body) -> Body:
-        statement, folder = _statement(_nonce(body), self._member.peers.life), self._member.folder
-        proof = certificates.prove(credentials.member_key(folder), statement, certificates.LIVES)
-        return {"certificate": credentials.member_certificate(folder), "proof": proof}
+        statement = _statement(_converted(body, Challenge).nonce, self._member.peers.life)
+        return await asyncio.to_thread(_proof, self._member.credentials, statement)
 
 
-def _nonce(body: Body) -> bytes:
-    nonce = bytes(body["nonce"])
-    if len(nonce) != NONCE_BYTES:
-        raise ValueError(f"a nonce of {len(nonce)} bytes")
-    return nonce
+def _proof(own: credentials.Credentials, statement: bytes) -> Body:
+    certificate, key = credentials.member_pair(own.folder)
+    return {"certificate": certificate, "proof": certificates.prove(key, statement, certificates.ALIVE)}
+
+
+def _converted(body: Body, kind: type[Asked]) -> Asked:
+    """Raises ValueError, with a sentence."""
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 def _statement(nonce: bytes, life: int) -> bytes:
     return nonce + life.to_bytes(8, "big")
-
-
-def _contended(other: Other) -> PeerRefused:
-    return refused(Code.CONTENDED, f"two hosts come as node {other.node} at once, the other one to node {other.where}")

@@ -201,8 +201,8 @@ async def renew_ended(credentials: Credentials, places: Sequence[str], timeout_s
     """
     loop, folder = asyncio.get_running_loop(), credentials.folder
     key, request = await asyncio.to_thread(stored.next_request, folder, credentials.subject)
-    proof = prove(stored.member_key(folder), request, RENEWAL)
-    message = Renew(request, stored.member_certificate(folder), proof)
+    old_certificate, old_key = stored.member_pair(folder)
+    message = Renew(request, old_certificate, prove(old_key, request, RENEWAL))
     authority = credentials.authority_certificate
     question = Question(loop, credentials.subject.cluster, PeerKind.RENEW, message, PeerKind.RENEWED)
     answer: Renewed = await ask(places, timeout_s, tls.newcomer(authority), question)

@@ -70,6 +70,8 @@ log = logging.getLogger(__name__)
 
 MESSAGES_MAX: Final = 1_000
 """Of Raft in one frame; a leader has far fewer for one member."""
+TWINS: Final = (Code.COPY, Code.CONTENDED)
+"""Where a connection ends so, it says nothing about the host whose identity it was."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
@@ -332,15 +334,14 @@ class Member:
     async def _vet(self, peer: Peer) -> None:
         await self.vetting.ask(peer)
         if self.vetting.listens_to(peer):
-            self.removal.on_answered(peer.node)
-            self.twins.on_answered(peer.node)
-            self.reach.on_let_in(peer.node)
-            self._settle()
             await self.elsewhere.compare(peer)
 
-    def _settle(self) -> None:
-        """Others speak with us: this machine is the one that this host is on."""
-        if self.peers.has_moved:
+    def on_settled(self, peer: Peer) -> None:
+        """Each of the two has let in the other."""
+        self.removal.on_answered(peer.node)
+        self.twins.on_answered(peer.node)
+        self.reach.on_let_in(peer.node)
+        if self.peers.has_moved:  # this machine is the one that this host is on
             self.peers.has_moved = False
             standing.settle(self.folder, twins.machine())
 
@@ -381,6 +382,8 @@ class Member:
                 self.consensus.on_message(message)
 
     def on_closed(self, peer: Peer, orderly: bool) -> None:
+        is_twin = peer.why is not None and peer.why.code in TWINS
+        was_let_in = self.vetting.listens_to(peer)
         self.requests.on_closed(peer)
         self.vetting.forget(peer)
         if self.discoverer is not None:
@@ -390,16 +393,20 @@ class Member:
         if peer.is_made_anew:
             self._on_made_anew(peer, numbers)
             return
+        if was_let_in or not is_twin:
+            self._on_lost(peer, numbers, orderly)
+        if is_twin:
+            self.reach.rest(peer.node)
+        if peer.why is not None:
+            self._on_refused(peer.node, peer.why)
+        self._changed.set()
+
+    def _on_lost(self, peer: Peer, numbers: Sequence[int], orderly: bool) -> None:
         for number in numbers:
             self.consensus.connection_lost(number)
         member = self.consensus.facts.of_node(peer.node)
         if member is not None:
             self.health.on_closed(member.number, peer, orderly)
-        if peer.why is not None:
-            self._on_refused(peer.node, peer.why)
-            if peer.why.code in (Code.COPY, Code.CONTENDED):
-                self.reach.rest(peer.node)
-        self._changed.set()
 
     def _on_made_anew(self, peer: Peer, numbers: Sequence[int]) -> None:
         """It is as alive as it was. Who could dial the other then dials it now."""
@@ -443,6 +450,7 @@ class Member:
     def _on_beat(self) -> None:
         """Raft woke this host anyway."""
         self.health.ride()
+        self.elsewhere.look()
 
     def _on_change(self) -> None:
         """Facts, voters, leader, or somebody's health."""

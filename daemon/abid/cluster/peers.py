@@ -95,7 +95,7 @@ class Peers:
         self.addresses: tuple[str, ...] = ()
         self.has_moved = False
         self.life = secrets.randbits(63)
-        """Of this daemon, drawn when it starts: two hosts with one identity have two."""
+        """Drawn anew whenever this host begins to take part: two hosts with one identity have two."""
         self._was_here: dict[str, float] = {}
         """By node: until when nobody takes its place who has moved."""
         self._loop = loop

@@ -152,7 +152,7 @@ class Reach:
             self.rest(node)
 
     def rest(self, node: str) -> None:
-        """Nobody dials it for a while, and longer each time until it is let in."""
+        """``want`` dials it no more for a while, and longer each time until it is let in."""
         before, _ = self._pauses.get(node, (0.0, 0.0))
         pause = min(before * 2, PAUSE_S_MAX) if before else PAUSE_S
         self._pauses[node] = pause, self._loop.time() + self._draw(pause / 2, pause)

@@ -51,7 +51,8 @@ class Code(enum.StrEnum):
     MOVED = "moved"
     """It woke on another machine, shortly after a host with its identity was here: one may be a copy of the other."""
     CONTENDED = "contended"
-    """Two hosts with the same identity have just come, each to another member: none is let in yet."""
+    """Two hosts with the same identity came, each to another member: both are sent away, and the first to come again
+    stays."""
     BUSY = "busy"
     """There are more strangers than we listen to."""
 
@@ -78,7 +79,7 @@ HINTS: Final[dict[str, str]] = {
     Code.VERSION: "upgrade the older of the two",
     Code.PLAIN_TEXT: "something else than abi speaks at that address",
     Code.COPY: "on the copy, `abi cluster leave --force`; a restart of abid gives it an identity of its own",
-    Code.CONTENDED: "each tries again, and whoever is let in first stays; one of the two is a copy of the other's disk",
+    Code.CONTENDED: "each tries again, and the first to be let in stays; one of the two is a copy of the other's disk",
     Code.MOVED: "it is let in after a minute, if the other one does not come back",
 }
 

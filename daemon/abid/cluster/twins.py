@@ -1,7 +1,7 @@
 """Two hosts with one identity: a state directory was copied, and both run. Which is the copy, only a person knows.
 
 1. A member that is connected with one of the two refuses the other as a COPY. It shows both places, and tells the one
-   that it is connected with. So does one that hears of the other from a third (``elsewhere``).
+   that it is connected with. One that hears of the other from a third (``elsewhere``) shows whom it sent away.
 2. Who is refused so notes it on its disk (``aside``) and takes part no more: the next restart of the other one would
    leave its place free for a moment. It is believed from a majority of the other voters, or, when those cannot be
    reached, from one: else a single member that is out of its mind could shut everybody out (see ``removal``).
@@ -92,7 +92,7 @@ class Twins:
 
     def on_met(self, twin: Peer, address: str) -> None:
         """Somebody came from there as the node that we are connected with, which lives."""
-        self.note(twin.node, address)
+        self.remember(twin.node, address)
         self._member.later(self._tell(twin, address))
 
     async def _tell(self, twin: Peer, address: str) -> None:
@@ -104,15 +104,15 @@ class Twins:
 
     async def on_told(self, peer: Peer, body: Body) -> Body:
         """A member met another host with our identity."""
-        self.note(self._member.node, str(body["address"])[:64])
+        self.remember(self._member.node, str(body["address"])[:64])
         return {}
 
     def on_heard(self, address: str) -> None:
         """A beacon of our own node came from an address that is not ours."""
-        self.note(self._member.node, address)
+        self.remember(self._member.node, address)
 
-    def note(self, node: str, address: str) -> None:
-        """Another host than the one that is known came from there as this node, and was refused."""
+    def remember(self, node: str, address: str) -> None:
+        """A host came from there as this node, which another one is, too, and was refused."""
         known = self._met.pop((node, address), None)
         self._met[node, address] = time.monotonic()
         if known is None:

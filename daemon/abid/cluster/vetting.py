@@ -38,6 +38,8 @@ class Vetting:
     def __init__(self, member: Member, own: dict[str, Any]) -> None:
         self._member = member
         self._vetted: set[Peer] = set()
+        self._asked_us: set[Peer] = set()
+        """They look at us as we do at them, and ask where we stand when nothing else is in the way."""
         self._abouts: dict[str, dict[str, Any]] = {member.node: own}
         self._lots = random.SystemRandom()
 
@@ -56,6 +58,7 @@ class Vetting:
     def forget(self, peer: Peer) -> None:
         """The connection ended."""
         self._vetted.discard(peer)
+        self._asked_us.discard(peer)
 
     async def ask(self, peer: Peer) -> None:
         """Who is it, and does it remember what it promised? Asked until it is answered or the connection ends: it is
@@ -69,6 +72,8 @@ class Vetting:
         """False if asking again may help."""
         member = self._member
         why_not = await member.elsewhere.why_not(peer)
+        if not peer.is_open:
+            return True
         if why_not is not None:
             member.peers.send_away(peer, why_not)
             return True
@@ -79,14 +84,15 @@ class Vetting:
             missing = member.consensus.raft.recollection.missing(number, standing) or self._outgrown(peer.node, number)
             if missing is None:
                 self._vetted.add(peer)
+                self._settle(peer)
                 return True
             log.warning("node %s has forgotten what it promised: %s; it is to be readmitted", peer.node, missing)
             await member.requests.ask(peer, FORGOTTEN, {"missing": missing}, member.request_timeout_s())
+            return not peer.is_open  # until it is readmitted, which takes a majority
         except (AbiError, KeyError, TypeError, ValueError) as error:
             log.info("node %s did not say where it stands: %s", peer.node, error)
             is_slow = isinstance(error, Timeout) or (isinstance(error, PeerSaidNo) and error.code == BUSY)
             return not (is_slow and peer.is_open)
-        return True
 
     def _outgrown(self, node: str, number: int) -> str | None:
         """Its disk is of a day before it was readmitted, or the answer that gave it another number was lost."""
@@ -94,7 +100,13 @@ class Vetting:
         is_later = known is not None and known.number > number
         return f"it was member {number}, and goes on as another" if is_later else None
 
+    def _settle(self, peer: Peer) -> None:
+        if peer in self._vetted and peer in self._asked_us:
+            self._member.on_settled(peer)
+
     async def on_about(self, peer: Peer, body: Body) -> Body:
+        self._asked_us.add(peer)
+        self._settle(peer)
         standing = self._member.consensus.raft.standing
         words = {"number": self._member.number, "standing": [standing.term, standing.vote, standing.last_index]}
         return {**self._abouts[self._member.node], **words}

@@ -114,8 +114,7 @@ def test_the_next_certificate_ends_the_request(tmp_path: Path) -> None:
     renewed = stored.store_member(credentials.folder, ca.authority.certificate, certificate, key, ca.secret)
     assert renewed.not_after > credentials.not_after
     assert stored.load(credentials.folder) == renewed
-    assert stored.member_key(credentials.folder) == key
-    assert stored.member_certificate(credentials.folder) == certificate
+    assert stored.member_pair(credentials.folder) == (certificate, key)
     assert stored.next_request(credentials.folder, credentials.subject)[0] != key
 
 
