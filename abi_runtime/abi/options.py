@@ -153,7 +153,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "network.port", "integer", 8081, "",
-        "Where peers connect. Left at its default and taken, the next free one is used; 0 means any free one.",
+        "Where peers connect (TCP) and look for us (UDP). Left at its default and taken, the next free one; 0: any.",
         0, addresses.PORT_MAX, reloadable=False,
     ),
     Option(
@@ -168,7 +168,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "network.discovery_enabled", "boolean", True, "",
-        "Whether peers are looked for; if not, no packet is sent: seeds, subnets, hook and registered hosts rest too.",
+        "Whether peers are looked for; if not, no beacon or probe leaves, and seeds, hook and registered hosts rest.",
         reloadable=False,
     ),
     _duration(
@@ -182,7 +182,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "network.subnets", "texts", (), "",
-        "Networks whose addresses are dialled one after the other, such as 10.0.3.0/24, where no broadcast reaches.",
+        "Networks whose addresses are asked one after the other, such as 10.0.3.0/24, where no broadcast reaches.",
         reloadable=False, complaint=addresses.wrong_subnet,
     ),
     Option(

@@ -1,7 +1,8 @@
 """The door to the cluster: what people ask of it, and the cluster itself only where there is one.
 
-A host that belongs to none loads neither TLS nor SQLite and opens no port: all that lies behind ``Network.cluster``,
-which is made when a member's credentials lie on the disk, or when somebody founds or joins.
+A host that belongs to none loads neither cryptography nor SQLite (``ssl`` comes with the loop) and opens no port: all
+that lies behind ``Network.cluster``, which is made when a member's credentials lie on the disk, or when somebody founds
+or joins.
 
 Clients are served before it is known whether this host is a member still, since that may take a while (a certificate
 that ran out is renewed first). What they ask of the cluster waits until then: a member does not say that it is none.

@@ -29,16 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = subcommands(parser)
     add("init", "found a cluster, with this host as its only member", _init)
     token = add("token", "print a token, by which other hosts join", _token)
-    token.add_argument("--uses", type=int, default=1, metavar="N", help="how many hosts may join with it (default 1)")
-    token.add_argument("--valid", default="1h", metavar="TIME", help="how long, such as 30m, 12h or 7d (default 1h)")
+    token.add_argument(
+        "--uses", type=int, default=1, metavar="N", help="so many hosts may join, up to 10000 (default 1)"
+    )
+    token.add_argument(
+        "--valid", default="1h", metavar="TIME", help="how long, such as 30m, 12h or 7d, at most a year (default 1h)"
+    )
     instead = token.add_mutually_exclusive_group()
     instead.add_argument("--file", metavar="FILE", help="write it into a new file that only you can read")
     instead.add_argument("--list", action="store_true", help="instead: the tokens that can be used")
     instead.add_argument("--revoke", metavar="ID", help="instead: let nobody join by this one any more")
-    join = add("join", "join the cluster that a token is for; it is asked for, or read from standard input", _join)
+    join = add(
+        "join",
+        "join the cluster that a token is for: that of --token-file, else of ABI_JOIN_TOKEN, else from standard input "
+        "or asked for",
+        _join,
+    )
     join.add_argument("--token-file", metavar="FILE", help='the file it is in, "-" for standard input')
     join.add_argument("addresses", nargs="*", metavar="HOST[:PORT]", help="members to dial before those in the token")
-    leave = add("leave", "belong to no cluster any more", _leave)
+    leave = add("leave", "belong to no cluster any more; on its last member this ends the cluster for good", _leave)
     leave.add_argument("--force", action="store_true", help="even if the cluster cannot hear of it")
     recover = add(
         "recover",
