@@ -24,6 +24,7 @@ from abid.cluster.certificates import Subject, key_of_request
 from abid.cluster.consensus import NotLeader, Superseded
 from abid.cluster.door import Stranger
 from abid.cluster.peer import Peer
+from abid.cluster.peers import PROBE_S
 from abid.cluster.refusal import Code, refused
 from abid.cluster.requests import Body, PeerSaidNo
 from abid.cluster.token import digest
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALIVE_S = 2.0
-"""For a member to say that it lives, when another host would join under its identity."""
 T = TypeVar("T")
 JOIN, RENEW, RENEW_OWN = "join", "renew", "renew-own"
 
@@ -145,8 +144,11 @@ class Admission:
         if node == member.node:
             raise refused(Code.COPY, f"node {node} is the leader itself, and is alive")
         known = member.consensus.facts.of_node(node)
+        if known is None:
+            return
         peer = member.peers.connected.get(node)
-        if known is not None and peer is not None and await peer.answers(ALIVE_S):
+        is_here = peer is not None and await peer.answers(PROBE_S)
+        if is_here or await member.elsewhere.is_alive(node):
             raise refused(Code.COPY, f"node {node} ({known.name}) is a member already, and is alive")
 
     async def renew(self, message: Renew) -> Renewed:

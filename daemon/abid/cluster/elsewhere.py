@@ -51,6 +51,8 @@ COMPARED_EVERY_S: Final = 10.0
 NONCE_BYTES: Final = 16
 LIVES_MAX: Final = 16
 """In one question: more than there are voters, also while they change."""
+NO_LIFE: Final = 0
+"""Of a host that is not connected: whoever is, has another."""
 
 Life = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Asked = TypeVar("Asked", bound=msgspec.Struct)
@@ -102,9 +104,11 @@ class Elsewhere:
         voters = self._voters()
         if peer not in voters:
             return None
-        questions = (self._ask(voter, [peer]) for voter in voters if voter is not peer and self._is_alive(voter))
-        claims = [claim for claims in await asyncio.gather(*questions) for claim in claims]
-        return await self._verdict(peer, claims)
+        return await self._verdict(peer, await self._ask_all(peer.node, peer.words.life))
+
+    async def is_alive(self, node: str) -> bool:
+        """Whether a host with this identity is there, as another voter proves."""
+        return bool(await self._ask_all(node, NO_LIFE))
 
     def look(self) -> None:
         """Something woke this host anyway: compare with all, if it is time."""
@@ -120,7 +124,7 @@ class Elsewhere:
         if peer not in voters or not self._is_alive(peer):
             return
         ours = {voter.node: voter for voter in voters if voter is not peer}
-        for claim in await self._ask(peer, ours.values()):
+        for claim in await self._ask(peer, {node: known.words.life for node, known in ours.items()}):
             known = ours[claim.node]
             if claim.is_let_in and (why := await self._verdict(known, [claim])) is not None:
                 self._member.peers.send_away(known, why)
@@ -152,11 +156,17 @@ class Elsewhere:
         known = self._member.consensus.facts.of_node(peer.node)
         return known is not None and self._member.health.state_of(known.number) == "alive"
 
-    async def _ask(self, peer: Peer, about: Iterable[Peer]) -> list[Claim]:
-        """What this member says of these, as far as it is proven."""
-        lives, nonce = {known.node: known.words.life for known in about}, os.urandom(NONCE_BYTES)
+    async def _ask_all(self, node: str, life: int) -> list[Claim]:
+        questions = [
+            self._ask(voter, {node: life}) for voter in self._voters() if voter.node != node and self._is_alive(voter)
+        ]
+        return [claim for claims in await asyncio.gather(*questions) for claim in claims]
+
+    async def _ask(self, peer: Peer, lives: Mapping[str, int]) -> list[Claim]:
+        """What this member says of these nodes, as far as it is proven."""
         if not lives:
             return []
+        nonce = os.urandom(NONCE_BYTES)
         try:
             said = await self._member.requests.ask(peer, LIVES, {"lives": lives, "nonce": nonce}, ASKED_S)
             others = msgspec.convert(said, Answer).others

@@ -94,7 +94,7 @@ class Peers:
         """Whether a member may come from this address; see ``strangers``."""
         self.addresses: tuple[str, ...] = ()
         self.has_moved = False
-        self.life = secrets.randbits(63)
+        self.life = secrets.randbits(62) + 1
         """Drawn anew whenever this host begins to take part: two hosts with one identity have two."""
         self._was_here: dict[str, float] = {}
         """By node: until when nobody takes its place who has moved."""

@@ -16,6 +16,7 @@ from abid.cluster.admission import Admission
 from abid.cluster.certificates import CertificateError
 from abid.cluster.door import Stranger
 from abid.cluster.member import Member
+from abid.cluster.refusal import Code, PeerRefused
 from abid.cluster.token import digest
 from abid.core.cluster import commands
 from abid.core.cluster.facts import Facts, Result, Token
@@ -38,6 +39,7 @@ class Leader:
         token = Token(digest(SECRET), 1, int(time.time() * 1000) + 60_000)
         self.facts = Facts(CLUSTER, 1, 2, {1: Known(1, A, "a", (), 0)}, tokens={"t": token})
         self.peers = SimpleNamespace(connected={})
+        self.elsewhere = SimpleNamespace()
         self.consensus = self.asking = self
         self.asked: list[type] = []
 
@@ -98,5 +100,30 @@ def test_nobody_is_left_waiting_whatever_went_wrong(tmp_path: Path, error: Excep
         leader.command = works  # type: ignore[method-assign]
         await leader.admission().on_stranger(cast(Stranger, asker), join(request))
         assert [type(told) for told in asker.told] == [AbiError, Admitted]
+
+    run(story())
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_member_that_another_voter_speaks_with_does_not_join_again(tmp_path: Path, is_alive: bool) -> None:
+    """Its directory was copied, and a token is for both. One that lost its disk may come back so."""
+
+    async def story() -> None:
+        leader, asked = Leader(Ca(tmp_path)), []
+        leader.facts.members[2] = Known(2, NEW, "new", (), 0)
+
+        async def answer(node: str) -> bool:
+            asked.append(node)
+            return is_alive
+
+        leader.elsewhere = SimpleNamespace(is_alive=answer)
+        _, request = credentials.next_request(tmp_path, leader.credentials.subject)
+        if is_alive:
+            with pytest.raises(PeerRefused) as caught:
+                await leader.admission().admit(join(request))
+            assert caught.value.code == Code.COPY
+        else:
+            await leader.admission().admit(join(request))
+        assert (asked, leader.asked) == ([NEW], [] if is_alive else [commands.Admit])
 
     run(story())

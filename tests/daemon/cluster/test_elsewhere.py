@@ -161,6 +161,18 @@ def test_who_is_only_suspected_to_be_alive_is_not_waited_for(tmp_path: Path) -> 
     run(tell())
 
 
+def test_another_voter_proves_that_somebody_is_there(tmp_path: Path) -> None:
+    """For one that would join as who it was, and has no connection yet."""
+
+    async def tell() -> None:
+        a, b, _, _ = met(tmp_path)
+        assert await a.elsewhere.is_alive(X)
+        del b.connected[X]
+        assert not await a.elsewhere.is_alive(X)
+
+    run(tell())
+
+
 def test_where_one_knows_it_well_another_that_does_not_says_nothing(tmp_path: Path) -> None:
     async def tell() -> None:
         ca = Ca(tmp_path)
