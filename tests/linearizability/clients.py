@@ -29,7 +29,9 @@ PAUSE_S: Final = 0.002
 AWAY_S: Final = 0.02
 """Until a daemon that is down is dialled again."""
 NOT_MEMBER: Final = "not_member"
-TOLD_NOTHING: Final = frozenset({LOST, "unavailable", "node_unreachable", "request_timed_out", "circuit_open", "busy"})
+TOLD_NOTHING: Final = frozenset(
+    {LOST, "unavailable", "node_unreachable", "request_timed_out", "circuit_open", "busy", "left"}
+)
 """Codes of errors after which it may or may not have come to pass. Any other is a fault."""
 
 

@@ -36,6 +36,7 @@ from abid.cluster.breakers import FAILURES, BreakerOpen
 from abid.cluster.consensus import Consensus, NotLeader, Superseded
 from abid.cluster.peer import Peer
 from abid.cluster.reach import Reach
+from abid.cluster.refusal import Code
 from abid.cluster.requests import BUSY, Body, PeerSaidNo
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
@@ -237,12 +238,13 @@ class Asking:
         """That a host is a member, and this one, if a number is named. Only the facts say so: who left shows the same
         certificate. A host that was admitted just now may be asked for before we have applied that.
 
-        Raises AbiError: ``denied``, or NOT_LEADER by who cannot know.
+        Raises AbiError: ``Code.LEFT``, or NOT_LEADER by who cannot know.
         """
         if not self._is_member(node, number):
             await self._as_leader(self.refresh())
             if not self._is_member(node, number):
-                raise AbiError(f"node {node} is not {f'member {number}' if number else 'a member'}", code="denied")
+                who = f"member {number}" if number else "a member"
+                raise AbiError(f"node {node} is not {who} any more", code=Code.LEFT, hint="it left, or was sent away")
 
     def _is_member(self, node: str, number: int) -> bool:
         member = self._consensus.facts.of_node(node)

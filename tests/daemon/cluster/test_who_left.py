@@ -80,7 +80,7 @@ def test_nobody_asks_but_a_member_and_for_itself(node: str, origin: int) -> None
         leader = Leader(facts_of(A, B))
         with pytest.raises(AbiError) as caught:
             await leader.asking().on_command(peer(node), claim(origin))
-        assert (caught.value.code, leader.proposed) == ("denied", [])
+        assert (caught.value.code, leader.proposed) == ("left", [])
 
     run(story())
 
