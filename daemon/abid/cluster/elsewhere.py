@@ -47,7 +47,8 @@ ALIVE: Final = "alive"
 """Prove that you are there."""
 ASKED_S: Final = PROBE_S + 1.0
 """Whoever is asked asks the other host in turn. Who does not answer in time knows nothing."""
-COMPARED_EVERY_S: Final = 10.0
+COMPARED_EVERY_S: Final = 30.0
+"""An idle cluster is to cost next to nothing, and this is for who slept in the three seconds in which it was asked."""
 NONCE_BYTES: Final = 16
 LIVES_MAX: Final = 16
 """In one question: more than there are voters, also while they change."""
