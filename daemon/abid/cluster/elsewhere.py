@@ -37,6 +37,8 @@ from abid.cluster.refusal import Code, PeerRefused, refused
 from abid.cluster.requests import Body
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from abid.cluster.member import Member
 
 log = logging.getLogger(__name__)
@@ -180,9 +182,8 @@ class Elsewhere:
     def _proven(self, claims: Iterable[Claim], nonce: bytes) -> list[Claim]:
         """Those where a host with the node's key signed the nonce. In a thread."""
         own = self._member.credentials
-        authority = certificates.load_certificate(own.authority_certificate)
 
-        def is_proven(claim: Claim) -> bool:
+        def is_proven(claim: Claim, authority: x509.Certificate) -> bool:
             certificate = certificates.load_certificate(claim.certificate)
             subject = Subject(claim.node, own.subject.cluster, own.subject.incarnation)
             statement = _statement(nonce, claim.life)
@@ -191,7 +192,8 @@ class Elsewhere:
             )
 
         try:
-            return [claim for claim in claims if is_proven(claim)]
+            authority = certificates.load_certificate(own.authority_certificate)
+            return [claim for claim in claims if is_proven(claim, authority)]
         except Exception as error:  # a parser in another language, fed by one who may lie: it raises what it likes
             log.warning("a proof that another host is alive is not readable: %s", error)
             return []
@@ -211,12 +213,12 @@ class Elsewhere:
         if known is None or known.words.life == life:
             return None
         try:
-            proof = await member.requests.ask(known, ALIVE, {"nonce": nonce}, PROBE_S)
-        except AbiError as error:
+            said = msgspec.convert(await member.requests.ask(known, ALIVE, {"nonce": nonce}, PROBE_S), Proof)
+        except (AbiError, msgspec.ValidationError) as error:
             log.info("node %s is said to be in another life, and does not answer here: %s", node, error)
             return None
         is_let_in = member.vetting.listens_to(known)
-        return {**proof, "node": node, "life": known.words.life, "is_let_in": is_let_in}
+        return msgspec.structs.asdict(Claim(said.certificate, said.proof, node, known.words.life, is_let_in))
 
     async def on_alive(self, peer: Peer, body: Body) -> Body:
         statement = _statement(_converted(body, Challenge).nonce, self._member.peers.life)

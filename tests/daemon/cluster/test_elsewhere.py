@@ -214,6 +214,9 @@ def test_whoever_is_not_there_any_more_keeps_nobody_out(tmp_path: Path, silence:
         a, _, first, newcomer = met(tmp_path)
         first.answers[ALIVE] = be_silent
         assert await a.why_not(newcomer) is None
+        a, _, first, newcomer = met(tmp_path)
+        first.answers[ALIVE] = lambda body: {"certificate": 7}
+        assert await a.why_not(newcomer) is None, "what it says is no proof"
         a, b, _, newcomer = met(tmp_path)
         b.answers[LIVES] = be_silent
         assert await a.why_not(newcomer) is None
