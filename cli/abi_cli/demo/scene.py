@@ -18,7 +18,7 @@ from abi_cli.demo.measure import Report, measure_file
 KILL_AT = 0.4  # of all files: enough done to show that it runs, enough left to show that it goes on
 WORKER_MARK = "abi_worker"
 STEP_S = 0.1
-BUSY_TRIES = 200
+BUSY_S = 0.5  # at most so long a worker is looked for that computes at that moment
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,20 @@ def play(paths: Sequence[str], daemon_pid: int, progress: Callable[[int], None],
 
 
 def _kill_one(daemon_pid: int, reported: Sequence[int]) -> int:
-    """SIGKILL to a worker that computes at this moment; its process id, 0 if there is none.
+    """SIGKILL to a worker, if there is one to one that computes at this moment; its process id, 0 if there is none.
 
     Only a process that reported as a worker of ours, is below our daemon and says so in its command line is touched.
     """
-    for _ in range(BUSY_TRIES):
-        for pid in set(procs.descendants(daemon_pid)) & set(reported):
-            if WORKER_MARK in procs.command_line(pid) and _computes(pid):
-                os.kill(pid, signal.SIGKILL)
-                return pid
+    ours = set(procs.descendants(daemon_pid)) & set(reported)
+    workers = [pid for pid in ours if WORKER_MARK in procs.command_line(pid)]
+    if not workers:
+        return 0
+    late = time.monotonic() + BUSY_S
+    while (busy := next(filter(_computes, workers), 0)) == 0 and time.monotonic() < late:
         time.sleep(0.001)
-    return 0
+    killed = busy or workers[0]
+    os.kill(killed, signal.SIGKILL)
+    return killed
 
 
 def _computes(pid: int) -> bool:
