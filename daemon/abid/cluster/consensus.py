@@ -51,6 +51,7 @@ LOG_ENTRIES_KEPT: Final = 500
 """For followers that are only a little behind: they need no snapshot."""
 
 SILENT_AFTER_S: Final = 2.0
+LOOKS: Final = 4  # at a write, in that time
 """For one write. A busy disk takes a fraction of it; four elections could be held meanwhile."""
 HEARD: Final = frozenset(Kind) - {Kind.PROPOSE, Kind.READ, Kind.READ_ANSWER, Kind.TIMEOUT_NOW}
 """What members say to each other by Raft. What is proposed or read comes as a request (``asking``), which is checked,
@@ -289,7 +290,7 @@ class Consensus:
                 continue
             self._storing = True
             self._storing_since = self._loop.time()
-            self._slow = self._loop.call_later(SILENT_AFTER_S, self._fall_silent)
+            self._look_at_write(LOOKS)
             self._store.store(output, lambda error, output=output: self._call(self._on_stored, output, error))  # type: ignore[misc]
         self._set_timer()
 
@@ -337,6 +338,13 @@ class Consensus:
         if not self.over:
             self._send_heartbeats()
             self._pump()
+
+    def _look_at_write(self, looks: int) -> None:
+        """So often more it is looked at. A process that stood still itself, for however long, has looked once."""
+        if looks:
+            self._slow = self._loop.call_later(SILENT_AFTER_S / LOOKS, self._look_at_write, looks - 1)
+        else:
+            self._fall_silent()
 
     def _on_disk_failed(self, error: Exception) -> None:
         """Nobody knows what is on the disk now, and all that we would say depends on it."""
