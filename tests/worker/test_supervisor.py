@@ -33,9 +33,9 @@ def command(argv: list[str], **changes: object) -> Command:
 class Job:
     _numbers = iter(range(1000, 2000))
 
-    def __init__(self, zygote: Zygote, directory: Path, what: Command) -> None:
+    def __init__(self, zygote: Zygote, directory: Path, what: Command, *signals: CommandSignal) -> None:
         self.zygote, self.path = zygote, directory / "log"
-        self.process: Process = zygote.supervisor(next(self._numbers), str(self.path), what)
+        self.process: Process = zygote.supervisor(next(self._numbers), str(self.path), what, *signals)
 
     def end(self) -> CommandEnded:
         ended: CommandEnded = self.process.side.await_item(Kind.COMMAND_ENDED)
@@ -113,6 +113,11 @@ def test_signals_reach_the_whole_group(shared_zygote: Zygote, tmp_path: Path) ->
     job.process.side.send(Kind.COMMAND_SIGNAL, CommandSignal(signal.SIGTERM))
     assert os.waitstatus_to_exitcode(job.end().status) == -signal.SIGTERM
     await_death(child)
+
+
+def test_a_signal_that_comes_with_its_command_is_not_lost(shared_zygote: Zygote, tmp_path: Path) -> None:
+    job = Job(shared_zygote, tmp_path, command(["sleep", "1000"]), CommandSignal(signal.SIGTERM))
+    assert os.waitstatus_to_exitcode(job.end().status) == -signal.SIGTERM
 
 
 def test_what_the_command_left_running_ends_with_it(shared_zygote: Zygote, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from abi.wire.names import to_bytes
 from abi.wire.schema import (
     Call,
     Command,
+    CommandSignal,
     End,
     Exited,
     Fork,
@@ -206,11 +207,16 @@ class Zygote:
         process.set_up(**setup)
         return process
 
-    def supervisor(self, number: int, log_path: str, command: Command) -> Process:
+    def supervisor(self, number: int, log_path: str, command: Command, *signals: CommandSignal) -> Process:
+        """``signals`` are there with the command when it looks first."""
         log = os.open(log_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         process = self._fork(number, FROM_SUPERVISOR, [log], command=True)
         process.log = log
+        os.kill(process.pid, signal.SIGSTOP)
         process.side.send(Kind.COMMAND, command)
+        for item in signals:
+            process.side.send(Kind.COMMAND_SIGNAL, item)
+        os.kill(process.pid, signal.SIGCONT)
         return process
 
     def _fork(self, number: int, kinds: list[Kind], more: list[int], *, command: bool) -> Process:

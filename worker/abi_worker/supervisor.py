@@ -12,10 +12,11 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from abi.wire.job_log import STDERR, STDOUT
-from abi.wire.schema import Command, CommandEnded, CommandGrew, CommandSignal, CommandStarted, Kind
+from abi.wire.schema import Command, CommandEnded, CommandGrew, CommandSignal, CommandStarted, Item, Kind
 from abi_worker import linux
 from abi_worker.channel import Channel
 from abi_worker.command import NOT_RUN, CommandFailed, start
@@ -32,24 +33,26 @@ def supervise(socket_fd: int, page_fd: int, log_fd: int) -> NoReturn:
     os.close(page_fd)
     channel = Channel(socket_fd, [Kind.COMMAND, Kind.COMMAND_SIGNAL])
     try:
-        command = _await_command(channel)
-        _Supervisor(channel, CommandLog(log_fd, command.log_bytes_max)).run(command)
+        command, others = _await_command(channel)
+        _Supervisor(channel, CommandLog(log_fd, command.log_bytes_max)).run(command, others)
     except (EOFError, OSError):
         linux.kill_descendants()
         os._exit(1)
     os._exit(0)
 
 
-def _await_command(channel: Channel) -> Command:
+def _await_command(channel: Channel) -> tuple[Command, list[Item]]:
+    """The command, and what came together with it."""
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
-    while True:
+    items: list[Item] = []
+    while not items:
         poll.poll()
-        for message in channel.receive():
-            for item in message.items:
-                if isinstance(item, Command):
-                    return item
-                os._exit(0)  # a signal for what has not begun
+        items = [item for message in channel.receive() for item in message.items]
+    command, *others = items
+    if isinstance(command, Command):
+        return command, others
+    os._exit(0)  # a signal for what has not begun
 
 
 class _Supervisor:
@@ -65,7 +68,8 @@ class _Supervisor:
         self.streams: dict[int, int] = {}
         """Stream number by the read end that it comes from; a pipe that ended is not in it."""
 
-    def run(self, command: Command) -> None:
+    def run(self, command: Command, others: Iterable[Item]) -> None:
+        """``others`` came together with the command, and are for it."""
         if command.remark:
             self.log.remark(command.remark)
         wakeups, wakeups_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -83,6 +87,7 @@ class _Supervisor:
         self.channel.send(Kind.COMMAND_STARTED, CommandStarted(self.pid))
         self.poll.register(self.channel.fileno(), select.POLLIN)
         self.poll.register(wakeups, select.POLLIN)
+        self._take(others)
         while self.status is None:
             self._attend(wakeups)
         linux.kill_descendants()
@@ -146,11 +151,14 @@ class _Supervisor:
 
     def _on_messages(self) -> None:
         for message in self.channel.receive():
-            for item in message.items:
-                # Until we have reaped it nobody else can have its number, nor its group's.
-                if isinstance(item, CommandSignal) and self.status is None:
-                    with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
-                        os.killpg(self.pid, item.signal)
+            self._take(message.items)
+
+    def _take(self, items: Iterable[Item]) -> None:
+        for item in items:
+            # Until we have reaped it nobody else can have its number, nor its group's.
+            if isinstance(item, CommandSignal) and self.status is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
+                    os.killpg(self.pid, item.signal)
 
     @property
     def _grown(self) -> tuple[int, int]:
