@@ -106,7 +106,8 @@ class Health:
             self._tick(round(RIDE_S * 1e9))
 
     def _tick(self, early_ns: int = 0) -> None:
-        slept, self._slept_ns = _slept_ns() - self._slept_ns, _slept_ns()
+        before, self._slept_ns = self._slept_ns, _slept_ns()
+        slept = self._slept_ns - before
         now = time.monotonic_ns()
         if slept > SLEPT_NS:
             log.warning("this host was suspended for %.1f s", slept / 1e9)
@@ -136,5 +137,9 @@ class Health:
 
 
 def _slept_ns() -> int:
-    """How long this host was suspended since it booted."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    """How long this host was suspended since it booted. A process that is stopped between the two clocks asks anew."""
+    while True:
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        booted = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if time.clock_gettime_ns(time.CLOCK_MONOTONIC) - before < SLEPT_NS // 2:
+            return booted - before
