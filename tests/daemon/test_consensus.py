@@ -24,6 +24,7 @@ from abid.core.cluster.facts import Facts, Result
 from abid.core.raft.configuration import Configuration
 from abid.core.raft.messages import Entry, Kind, Message, Snapshot
 from abid.raft_store import RaftStore
+from tests.daemon.steady_loop import SteadyLoop
 
 T = TypeVar("T")
 WAIT_S = 20.0
@@ -32,7 +33,7 @@ WAIT_S = 20.0
 class Cluster:
     """Members by number, as many as were founded together; ``cut`` are those whose messages get lost."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path, count: int) -> None:
+    def __init__(self, loop: SteadyLoop, folder: Path, count: int) -> None:
         self.loop, self.folder = loop, folder
         self.members: dict[int, Consensus] = {}
         self.stores: dict[int, RaftStore] = {}
@@ -115,7 +116,7 @@ async def asked(loop: asyncio.AbstractEventLoop, ask: Callable[[consensus.Told],
 
 @contextlib.contextmanager
 def running(folder: Path, count: int) -> Iterator[tuple[Callable[[Awaitable[None]], None], Cluster]]:
-    loop = asyncio.new_event_loop()
+    loop = SteadyLoop()
     cluster = Cluster(loop, folder, count)
     try:
         yield loop.run_until_complete, cluster
@@ -299,6 +300,9 @@ def test_an_entry_of_a_newer_release_ends_each_member_that_meets_it_and_nothing_
         seen = strange(cluster)
         leader = await cluster.leader()
         await cluster.claim(leader, "before")
+        await cluster.eventually(
+            lambda: True if all("before" in member.facts.names for member in cluster.members.values()) else None
+        )
         leader.raft.propose(msgspec.msgpack.encode(["of-release-2", 1, 2, 3]))
         waits = asyncio.ensure_future(cluster.claim(leader, "after"))
         await cluster.eventually(lambda: True if len(cluster.failures) == 3 else None)
@@ -365,7 +369,6 @@ def test_who_waits_for_its_disk_for_too_long_is_silent_until_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader leads no more, another is elected, and no heartbeat is answered in between; nobody is lost by it."""
-    monkeypatch.setattr(consensus, "SILENT_AFTER_S", 0.3)
 
     async def story(cluster: Cluster) -> None:
         old = await cluster.leader()
@@ -385,10 +388,12 @@ def test_who_waits_for_its_disk_for_too_long_is_silent_until_it_answers(
             written.wait(WAIT_S)
 
         cluster.stores[number]._work.put(raft_store._Work(hang, lambda _: None))
+        monkeypatch.setattr(consensus, "SILENT_AFTER_S", 0.3)
         told = [asyncio.ensure_future(cluster.claim(old, "lost")), asyncio.ensure_future(asked(cluster.loop, old.read))]
         for answer in told:
             with pytest.raises(Superseded, match="disk keeps it from taking part: a write has not ended"):
                 await answer
+        monkeypatch.setattr(consensus, "SILENT_AFTER_S", WAIT_S)
         assert (old.is_leader, old.leader) == (False, 0)
         new = await cluster.leader()
         assert new is not old
@@ -404,8 +409,25 @@ def test_who_waits_for_its_disk_for_too_long_is_silent_until_it_answers(
         run(story(cluster))
 
 
+def test_who_stood_still_itself_does_not_take_its_disk_for_stuck(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        written = threading.Event()
+        cluster.stores[1]._work.put(raft_store._Work(lambda _: written.wait(WAIT_S), lambda _: None))
+        claim = asyncio.ensure_future(cluster.claim(leader, "name"))
+        while leader._slow is None or leader._slow.cancelled():
+            await asyncio.sleep(0)
+        cluster.loop.stand_still(1000 * consensus.SILENT_AFTER_S)
+        await asyncio.sleep(0)
+        assert leader.trouble == ""
+        written.set()
+        assert not (await claim).refused
+
+    with running(tmp_path, 1) as (run, cluster):
+        run(story(cluster))
+
+
 def test_a_full_disk_is_a_disk_that_hangs_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consensus, "SILENT_AFTER_S", 0.2)
     monkeypatch.setattr(raft_store, "AGAIN_S", 0.05)
 
     async def story(cluster: Cluster) -> None:
@@ -414,9 +436,13 @@ def test_a_full_disk_is_a_disk_that_hangs_and_says_why(tmp_path: Path, monkeypat
         store, found = cluster.stores[1], list[sqlite3.Connection]()
         store._work.put(raft_store._Work(fill(found), lambda _: None))
         command = commands.ClaimName(origin=98, serial=1, at_ms=0, name="n" * 7_000, owner="o")
-        waits = [asyncio.ensure_future(asked(cluster.loop, lambda told: leader.propose(command, told)))]
-        with pytest.raises(Superseded, match="database or disk is full"):
-            await waits[0]
+        monkeypatch.setattr(consensus, "SILENT_AFTER_S", 0.2)
+        with pytest.raises(Superseded, match="disk keeps it from taking part"):
+            await asked(cluster.loop, lambda told: leader.propose(command, told))
+        monkeypatch.setattr(consensus, "SILENT_AFTER_S", WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            while "database or disk is full" not in leader.trouble:
+                await asyncio.sleep(0.01)
         with pytest.raises(NotLeader):
             await cluster.claim(leader, "after")
         found[0].execute("PRAGMA max_page_count=1000000")
