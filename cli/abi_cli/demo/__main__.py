@@ -22,7 +22,7 @@ from abi_cli.demo.measure import Measure
 from abi_cli.demo.show import Show
 
 LARGEST = 8
-GONE_S = 2.0
+GONE_S = 10.0
 JOB_S = 60.0
 COUNT_LINES = 'xargs -0 cat < "$0" | wc -l'
 
@@ -170,7 +170,7 @@ class _Demo:
         return checks.job_counted(done.returncode, done.stdout, lines)
 
     def _left(self) -> list[str]:
-        """What still runs two seconds after the stop: our descendants, and whatever names our directory."""
+        """What still runs some seconds after the stop: our descendants, and whatever names our directory."""
         left = procs.end_descendants(GONE_S)
         return left + [line for line in procs.command_lines() if self._directory in line]
 

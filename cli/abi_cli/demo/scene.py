@@ -48,7 +48,7 @@ def play(paths: Sequence[str], daemon_pid: int, progress: Callable[[int], None],
         count = len(refs) - len(pending)
         progress(count)
         processes.update(_seen())
-        if pending and not killed and count >= KILL_AT * len(refs):
+        if not killed and count >= KILL_AT * len(refs):
             killed = _kill_one(daemon_pid, [report.pid for report in abi.get(done)])
             if killed:
                 tell(f"kill -9 {killed}: a worker, when {count:,} of {len(refs):,} files were done")
