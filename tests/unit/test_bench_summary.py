@@ -192,4 +192,5 @@ def test_every_figure_of_the_issue_is_a_claim() -> None:
         ("many_workers", "workers", "gate ≥ 128"),
         ("kill_worker", "lost", "gate ≤ 0"),
         ("kill_worker", "beyond_s", "gate ≤ 0.30 s"),
+        ("worker_death", "median_ms", "gate ≤ 50 ms"),
     }

@@ -61,6 +61,13 @@ def held(lock: str, sign: str) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
+def announced(fifo: str, seconds: float) -> None:
+    """Writes its process id to `fifo`, then sleeps."""
+    with open(fifo, "w", encoding="ascii") as file:
+        print(os.getpid(), file=file)
+    time.sleep(seconds)
+
+
 def _attempt() -> int:
     abi = sys.modules.get("abi")
     current_task = getattr(abi, "current_task", None)

@@ -20,6 +20,7 @@ NAMES = (
     "long_among_short",
     "many_workers",
     "kill_worker",
+    "worker_death",
 )
 
 
