@@ -21,7 +21,8 @@ on demand and kept:
   hundreds; `./dev simulate membership` shows what a thousand would say to each other.
 
 Whoever calls a member dead has itself asked others, three if there are so many. Who has a suspicion by hearsay only
-looks for itself first. The papers let every member call the dead by its own clock.
+looks for itself first. The papers let every member call the dead by its own clock. Who misses many at once may be the
+one that is missed: it tells others only that it suspects them.
 
 Files: ``membership`` takes the events; ``probing`` and ``suspecting`` are its rules; ``member`` owns the state machine;
 ``rumours`` spread; ``timings`` holds every time and number with its reason; ``health``, ``timers``, ``order``.

@@ -43,7 +43,7 @@ class Suspicion:
 class Member:
     """``since_ns`` and ``heard_ns`` are the shell's time, for people; ``heard_at`` is our clock's."""
 
-    __slots__ = ("heard_at", "heard_ns", "incarnation", "number", "since_ns", "state", "suspicion")
+    __slots__ = ("heard_at", "heard_ns", "incarnation", "is_doubted", "number", "since_ns", "state", "suspicion")
 
     def __init__(self, number: int, now_ns: int) -> None:
         self.number = number
@@ -58,6 +58,8 @@ class Member:
         """The last sign of life, from itself or from one who reached it for us."""
         self.suspicion: Suspicion | None = None
         """While it is suspect."""
+        self.is_doubted = False
+        """We called it dead when we missed many others as well: perhaps it was us who were cut off."""
 
     def __repr__(self) -> str:
         return f"<member {self.number}: {self.state.name.lower()} in incarnation {self.incarnation}>"
@@ -66,7 +68,12 @@ class Member:
         """The rumour says something that we do not know yet."""
         return (self.incarnation, self.state) < (rumour.incarnation, rumour.state)
 
+    @property
+    def is_gone(self) -> bool:
+        """It left, or is dead beyond doubt."""
+        return self.state == State.LEFT or (self.state == State.DEAD and not self.is_doubted)
+
     def belief(self) -> Rumour:
-        """What we hold of it, as we say it to others."""
+        """What we hold of it, as we say it to others: of a death that we doubt, that we suspect it."""
         accuser = self.suspicion.accuser if self.suspicion is not None else NOBODY
-        return Rumour(self.number, self.incarnation, self.state, accuser)
+        return Rumour(self.number, self.incarnation, State.SUSPECT if self.is_doubted else self.state, accuser)

@@ -50,6 +50,8 @@ class Membership:
         """So many of them are."""
         self.dead: dict[int, None] = {}
         """In the order of their deaths."""
+        self.gone = 0
+        """So many left, or are dead beyond doubt."""
         self.order = Order(draw)
         self.rumours = Rumours()
         self.health = Health(self.settings.health_max)
@@ -248,17 +250,27 @@ class Membership:
             told += suspecting.everybody_not_alive(self, known=told)
         return tuple(told)
 
-    def become(self, member: Member, incarnation: int, state: State) -> None:
+    @property
+    def is_cut_off(self) -> bool:
+        """About to call a suspect dead: of the others that are not gone we reach fewer than two in three. Perhaps they
+        are well, and we are cut off. Two in three and not half, since some are missed later than others. The paper
+        does not ask; when a partition healed, each side would call the other dead."""
+        missed_too = len(self.members) - self.gone - self.alive - 1
+        return self.alive < 2 * missed_too
+
+    def become(self, member: Member, incarnation: int, state: State, *, is_doubted: bool = False) -> None:
         """Only `suspecting` calls this, which keeps the order of the states."""
         member.incarnation = incarnation
-        if state == member.state:
+        before, was_gone = member.state, member.is_gone
+        member.state, member.is_doubted = state, is_doubted
+        self.gone += member.is_gone - was_gone
+        if state == before:
             return
-        self.alive += (state == State.ALIVE) - (member.state == State.ALIVE)
+        self.alive += (state == State.ALIVE) - (before == State.ALIVE)
         if state == State.DEAD:
             self.dead[member.number] = None
         else:
             self.dead.pop(member.number, None)
-        member.state = state
         member.since_ns = self.now_ns
         self.put(Became(member.number, state))
 
@@ -313,6 +325,7 @@ class Membership:
     def _remove(self, number: int) -> None:
         member = self.members.pop(number)
         self.alive -= member.state == State.ALIVE
+        self.gone -= member.is_gone
         self.dead.pop(number, None)
         self.order.remove(number)
         self.rumours.forget(number)

@@ -5,6 +5,9 @@ confirm it (Lifeguard, IV-B): those we asked who said that they could not reach 
 first hand. Before its end it is looked for once more. A suspicion by hearsay never ends in a death: when it has lasted
 14 s and nobody has decided, we look for ourselves. So confirmations matter to few, and are not told on, as they are in
 the paper: those who were asked confirm sooner.
+
+Who reaches fewer than two in three of the others holds the rest for dead when their time is over, as anybody does, but
+tells others only that it suspects them. So when a partition heals, nobody is called dead by those who were cut off.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ def hear(m: Membership, rumour: Rumour) -> None:
         _believe(m, member, rumour)
     elif rumour.state == member.state == State.SUSPECT and rumour.incarnation == member.incarnation:
         confirm(m, member, {rumour.accuser})
+    elif rumour.state == member.state == State.DEAD and rumour.incarnation == member.incarnation:
+        m.become(member, member.incarnation, State.DEAD)  # beyond doubt
 
 
 def _hear_of_ourselves(m: Membership, rumour: Rumour) -> None:
@@ -40,11 +45,11 @@ def _hear_of_ourselves(m: Membership, rumour: Rumour) -> None:
         m.refute(rumour.incarnation)
 
 
-def _believe(m: Membership, member: Member, rumour: Rumour) -> None:
+def _believe(m: Membership, member: Member, rumour: Rumour, *, is_doubted: bool = False) -> None:
     m.timers.drop((Due.SUSPICION, member.number, 0))
     member.suspicion = None
-    m.become(member, rumour.incarnation, rumour.state)
-    m.rumours.add(rumour)
+    m.become(member, rumour.incarnation, rumour.state, is_doubted=is_doubted)
+    m.rumours.add(member.belief() if is_doubted else rumour)
     if rumour.state == State.SUSPECT:
         member.suspicion = Suspicion(m.clock, rumour.accuser)
         _set_timer(m, member, member.suspicion)
@@ -101,7 +106,8 @@ def on_lasted(m: Membership, member: Member) -> None:
         _begin(m, member, suspicion, member.heard_at)
         probing.probe(m, member)
     else:
-        _believe(m, member, Rumour(member.number, member.incarnation, State.DEAD))
+        death = Rumour(member.number, member.incarnation, State.DEAD)
+        _believe(m, member, death, is_doubted=m.is_cut_off)
 
 
 def begin_again(m: Membership, member: Member, clock: int) -> None:
