@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from abid.cluster.health import RIDE_S, Health
+import pytest
+
+from abid.cluster.health import RIDE_S, Health, _slept_ns
 from abid.core.membership import messages
 from abid.core.membership.messages import Probe, Rumour, State
 from abid.core.membership.timers import Due
@@ -51,9 +53,22 @@ def test_a_probe_rides_on_what_wakes_this_host_anyway() -> None:
     health.start()
     left_s = (health.rules.probe_at - time.monotonic_ns()) / 1e9
     assert loop.delays[-1] >= left_s + RIDE_S, "there is time for something else to wake it"
-    health.rules.timers.set((Due.PROBE, 0, 0), health.rules.clock + round(RIDE_S * 9e9))
+    health.rules.timers.set((Due.PROBE, 0, 0), health.rules.clock + 3600 * 10**9)
     health.ride()
     assert sent == [], "the next is not due for long"
     health.rules.timers.set((Due.PROBE, 0, 0), health.rules.clock + round(RIDE_S * 0.9e9))
     health.ride()
     assert sent == [2]
+
+
+def test_who_is_stopped_between_two_clocks_was_not_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, reads = 10**9, 0
+
+    def clock(_: int) -> int:
+        nonlocal now_ns, reads
+        reads += 1
+        now_ns += 3600 * 10**9 if reads in (2, 5) else 100  # on the way to the second clock, and to the third
+        return now_ns
+
+    monkeypatch.setattr(time, "clock_gettime_ns", clock)
+    assert _slept_ns() == 100

@@ -36,7 +36,7 @@ def fails(database, write):
 
 raft_store._transact = fails
 """
-"""A disk that fails as the file ``disk`` says; nobody has patience with it then, and much with one that is only slow."""
+"""A disk that fails as the file ``disk`` says; nobody has patience with it then, and much with a slow one."""
 
 
 def test_neither_a_full_disk_nor_one_that_fails_ends_what_runs_on_this_host() -> None:
@@ -46,7 +46,7 @@ def test_neither_a_full_disk_nor_one_that_fails_ends_what_runs_on_this_host() ->
         host.ask("cluster-init")
         disk = host.state_dir / "disk"
         disk.write_text("SQLITE_FULL")
-        with pytest.raises(AbiError, match="disk keeps it from taking part: .*, and no other host votes"):
+        with pytest.raises(AbiError, match=r"disk keeps it from taking part: .*, and no other host votes"):
             host.ask("cluster-token")
         host.until(lambda told: "SQLITE_FULL" in str(told["notes"]), "it says why")
         assert "SQLITE_FULL" in host.run("abi", "network", "status").stdout

@@ -201,6 +201,7 @@ def test_nobody_there_and_nobody_who_answers(tmp_path: Path, monkeypatch: pytest
             question = joining.Question(loop, CLUSTER, PeerKind.RENEW, Renew(b""), PeerKind.RENEWED)
             with pytest.raises(Timeout, match=r"did not answer within 0\.1 s"):
                 await joining.ask([a.address], WAIT_S, context, question, 0.1)
+            await a.until(lambda: a.told)
             assert a.told == [("stranger", Renew(b""))]
 
     run(story())

@@ -18,8 +18,9 @@ from abid.cluster.interfaces import Interface
 from abid.cluster.listening import Listening, free_port, places_at, to_dial
 from tests.daemon.cluster.hosts import WAIT_S, Ca, Host, hosts, run
 
-LO, ONE, TWO = "127.0.0.1", "127.0.0.2", "127.0.0.3"
-"""The last two stand for real addresses; the kernel has all of 127.0.0.0/8 on loopback."""
+LO, ONE, TWO, FREE = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
+"""All but the first stand for real addresses; the kernel has all of 127.0.0.0/8 on loopback. Nobody takes ports of the
+last."""
 
 
 @pytest.fixture(autouse=True)
@@ -212,8 +213,8 @@ def test_an_address_that_is_not_there_yet_is_left_out(loop_factory: Any) -> None
         assert list(servers) == [ONE, TWO]
         assert {server.sockets[0].getsockname()[1] for server in servers.values()} == {port_of(servers)}
         with pytest.raises(OSError, match="in use"):
-            await opened(loop, asyncio.Protocol, [LO, TWO], port_of(servers))
-        (again := await loop.create_server(asyncio.Protocol, LO, port_of(servers))).close()
+            await opened(loop, asyncio.Protocol, [FREE, TWO], port_of(servers))
+        (again := await loop.create_server(asyncio.Protocol, FREE, port_of(servers))).close()
         await again.wait_closed()
         for hosts_there in ([absent], []):
             with pytest.raises(OSError) as caught:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.reach import PAUSE_S_MAX, Reach
 from abid.cluster.refusal import PeerRefused
 from abid.cluster.requests import Body, PeerSaidNo, Requests
-from tests.daemon.cluster.hosts import LOCALHOST, Ca, Host, run
+from tests.daemon.cluster.hosts import LOCALHOST, WAIT_S, Ca, Host, run
 
 A, B, C = "0000000a", "0000000b", "0000000c"
 SECOND = 1_000_000_000
@@ -223,7 +222,7 @@ def test_opening_and_closing_are_logged(breakers: Breakers, clock: Clock, caplog
 class Asker(Host):
     """A member that asks. ``places`` is what it knows of the others' addresses."""
 
-    def __init__(self, ca: Ca, clock: Clock, timeout_s: float = 5.0) -> None:
+    def __init__(self, ca: Ca, clock: Clock, timeout_s: float = WAIT_S) -> None:
         super().__init__(ca.member(A))
         loop = asyncio.get_running_loop()
         self.places: dict[str, list[str]] = {}
@@ -233,7 +232,7 @@ class Asker(Host):
             lambda: timeout_s, lambda node, error: None, clock,
         )  # fmt: skip
 
-    async def ask(self, node: str = B, timeout_s: float = 5.0) -> Body:
+    async def ask(self, node: str = B, timeout_s: float = WAIT_S) -> Body:
         return await self.reach.ask(node, "what", {}, timeout_s)
 
     def state(self, node: str = B) -> object:
@@ -307,12 +306,10 @@ def test_five_dials_in_vain_and_then_none(tmp_path: Path, clock: Clock) -> None:
         for _ in range(FAILURE_THRESHOLD):
             with pytest.raises(AbiError):
                 await asker.ask()
-        began = time.monotonic()
         for _ in range(100):
             with pytest.raises(BreakerOpen):
                 await asker.ask()
         assert (mute.dials, asker.state()) == (FAILURE_THRESHOLD, "open")
-        assert time.monotonic() - began < 1, "a hundred refusals take no time"
         mute.close()
 
     run(tell())
@@ -381,7 +378,7 @@ def test_the_other_side_may_dial_as_well(tmp_path: Path, clock: Clock) -> None:
         for _ in range(FAILURE_THRESHOLD):
             with pytest.raises(AbiError):
                 await asker.ask()
-        await other.peers.dial([asker.address], 5.0, A)
+        await other.peers.dial([asker.address], WAIT_S, A)
         assert await asker.ask() == {"it": "is"}
         for one in (asker, other):
             one.peers.close()
@@ -397,10 +394,11 @@ def test_one_that_is_connected_and_does_not_answer_is_left_alone_too(tmp_path: P
         ca = Ca(tmp_path)
         asker, other = Asker(ca, clock), await Answerer(ca).open()
         asker.places[B] = [other.address]
+        await asker.ask()
         other.answers = False
         for _ in range(FAILURE_THRESHOLD):
             with pytest.raises(Timeout):
-                await asker.ask(timeout_s=0.5 if not asker.peers.connected else 0.01)
+                await asker.ask(timeout_s=0.01)
         with pytest.raises(BreakerOpen):
             await asker.ask()
         clock.now_ns = RESET_TIMEOUT_NS

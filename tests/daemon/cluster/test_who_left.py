@@ -25,7 +25,7 @@ from abid.core.cluster import commands
 from abid.core.cluster.facts import Facts, Result
 from abid.core.cluster.facts import Member as Known
 from abid.core.raft.configuration import Configuration
-from tests.daemon.cluster.hosts import Ca, Host, hosts, run
+from tests.daemon.cluster.hosts import WAIT_S, Ca, Host, hosts, run
 from tests.seed.members import Making
 from tests.system.harness import eventually
 
@@ -173,13 +173,13 @@ def test_who_left_is_greeted_by_nobody_and_sent_away_where_it_was_greeted(tmp_pa
     async def story() -> None:
         ca = Ca(tmp_path)
         async with hosts(ca.member(A), ca.member(B)) as (a, b):
-            await b.peers.dial([a.address], 5.0)
+            await b.peers.dial([a.address], WAIT_S)
             a.left.add(B)
             a.peers.end_outdated(0.0)
             await a.until_told("closed", B, False)
             await b.until(lambda: not b.peers.connected)
             with pytest.raises(PeerRefused) as caught:
-                await b.peers.dial([a.address], 5.0)
+                await b.peers.dial([a.address], WAIT_S)
             assert (caught.value.code, a.peers.refusals[Code.LEFT]) == (Code.LEFT, 2)
 
     run(story())
@@ -190,7 +190,8 @@ def test_a_host_that_left_is_out_and_comes_back(tmp_path: Path) -> None:
     making = Making()
     try:
         members = making.cluster(3)
-        leader = next(one for one in members if members[0].status()["leader"] == one.node)
+        led_by = members[0].until(lambda told: told["leader"], "somebody leads")["leader"]
+        leader = next(one for one in members if one.node == led_by)
         gone = next(one for one in members if one is not leader)
         shutil.copytree(gone.state_dir / "cluster", tmp_path / "copy")
         copied = credentials.load(tmp_path / "copy")
@@ -205,7 +206,7 @@ def test_a_host_that_left_is_out_and_comes_back(tmp_path: Path) -> None:
             host = Host(copied)
             for place in places:
                 with pytest.raises(PeerRefused) as caught:
-                    await host.peers.dial([place], 5.0)
+                    await host.peers.dial([place], WAIT_S)
                 assert caught.value.code == Code.LEFT
             host.peers.close()
 

