@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from abi.errors import AbiError
 from tests.system.harness import Daemon, eventually
 
 CONFIG = '[network]\nbind = "127.0.0.1"\nport = 0\ndiscovery_enabled = false\n'
+NOBODY_LEADS = ("not_leader", "unavailable", AbiError.code)
+"""Just now, as a member knows that was asked to let somebody in."""
 
 
 class Host(Daemon):
@@ -31,8 +34,8 @@ class Hosts:
         return added
 
     def cluster(self, count: int, before: str = "") -> list[Daemon]:
-        """So many members, the first of which founded it and leads; all that should vote do, and each is connected
-        with every other."""
+        """So many members, the first of which founded it; all that should vote do, and each is connected with
+        every other."""
         hosts = self.add(count, before)
         assert hosts[0].ask("cluster-init")["role"] == "leader"
         if count > 1:
@@ -58,12 +61,36 @@ def await_status(host: Daemon, holds: Callable[[Any], Any], what: str) -> Any:
     return eventually(found, what)
 
 
+def leader_of(hosts: Sequence[Daemon]) -> Daemon:
+    """Whoever says so itself; not always the one that founded the cluster."""
+
+    def found() -> Daemon | None:
+        return next((host for host in hosts if status(host)["role"] == "leader"), None)
+
+    return eventually(found, "one leads")  # type: ignore[no-any-return]
+
+
+def noted(told: Any, code: str) -> str:
+    """What the note of this code says in a status; "" without one."""
+    return next((str(note["message"]) for note in told["notes"] if note["code"] == code), "")
+
+
 def token_of(host: Daemon, uses: int = 1, **words: Any) -> str:
     return str(host.ask("cluster-token", uses=uses, **words)["token"])
 
 
 def join(host: Daemon, token: str) -> Any:
-    return host.ask("cluster-join", token=token)
+    """Asked again while nobody leads."""
+
+    def joined() -> Any:
+        try:
+            return host.ask("cluster-join", token=token)
+        except AbiError as error:
+            if error.code not in NOBODY_LEADS:
+                raise
+            return None
+
+    return eventually(joined, "somebody leads and lets it in")
 
 
 def refused(host: Daemon, *command: str, **variables: str) -> Any:

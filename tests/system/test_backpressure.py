@@ -54,9 +54,10 @@ def test_remote_waits_until_there_is_room(narrow: Daemon, tmp_path: Path) -> Non
     thread = threading.Thread(target=submit)
     thread.start()
     eventually(lambda: open_tasks(narrow) == TASKS_MAX, "the queue is full")
+    eventually(lambda: len(submitted) == TASKS_MAX == open_tasks(narrow), "the program knows all of these")
     thread.join(0.1)
     assert thread.is_alive(), "it waits for room"
-    assert len(submitted) == TASKS_MAX == open_tasks(narrow)
+    assert len(submitted) == TASKS_MAX
     Path(gate).touch()
     thread.join(20)
     assert not thread.is_alive()
@@ -126,10 +127,14 @@ def test_parents_that_fill_the_queue_still_submit_children(narrow: Daemon) -> No
     assert abi.get(refs) == [4 * n for n in range(4 * TASKS_MAX)]
 
 
-def test_beyond_the_reserve_a_task_is_told_that_the_queue_is_full(narrow: Daemon) -> None:
+def test_beyond_the_reserve_a_task_is_told_that_the_queue_is_full(narrow: Daemon, tmp_path: Path) -> None:
+    gate = str(tmp_path / "go")
+
     @abi.remote
     def greedy() -> tuple[int, str, int]:
-        refs = [echo.remote(n) for n in range(1000)]
+        refs = [await_file.remote(gate) for _ in range(1000)]
+        abi.wait(refs, num_returns=1)  # until then, only a refusal ends one
+        Path(gate).touch()
         refused = [ref for ref in refs if _failed(ref)]
         try:
             abi.get(refused)
@@ -168,8 +173,8 @@ def test_ctrl_c_while_there_is_no_room(narrow: Daemon) -> None:
         + f"""
 gate = sys.argv[1]
 refs = [await_file.remote(gate, n) for n in range({TASKS_MAX})]
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     echo.remote("too much")
     print("not interrupted")
 except KeyboardInterrupt:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.system.clusters import Hosts, await_status, refused, status
-from tests.system.harness import eventually
+from tests.system.clusters import Hosts, await_status, listening, refused, status
+from tests.system.harness import Daemon, eventually
 
 SHORT_LIVED = """
 import abid.cluster.authority, abid.cluster.renewal
@@ -14,24 +14,43 @@ abid.cluster.authority.CERTIFICATE_S = 6
 abid.cluster.renewal.LOOK_S = 0.1
 abid.cluster.renewal.AGAIN_S = 0.5
 """
+RENEWED_EARLY = """
+abid.cluster.authority.CERTIFICATE_S = 60
+abid.cluster.authority.RENEW_SHARE = 1 / 30
+"""
+"""After two seconds, long before they end."""
+ASKED_OFTEN = "import abid.cluster.waking\nabid.cluster.waking.ASK_AGAIN_MS_MAX = 500\n"
+
+
+def connections(host: Daemon) -> set[str]:
+    """The TCP connections of its process, by inode."""
+    lines = (line.split() for line in listening(host.pid))
+    return {words[10] for words in lines if words[4] == "01"}
+
+
+def await_renewal(host: Daemon) -> None:
+    ends = status(host)["certificate_ends_ms"]
+    await_status(host, lambda told: told["certificate_ends_ms"] > ends, "its certificate is renewed")
 
 
 def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
-    one, two = hosts.cluster(2, before=SHORT_LIVED)
-    ends = {host: status(host)["certificate_ends_ms"] for host in (one, two)}
+    one, two = hosts.cluster(2, before=SHORT_LIVED + RENEWED_EARLY)
+    first = connections(two)
+    for host in (one, two, one, two):
+        await_renewal(host)
+    eventually(lambda: connections(two) and not first & connections(two), "their connection was made anew")
+    leader = status(one)["node"]
+    await_status(
+        two, lambda told: told["leader"] == leader and all(n["connected"] for n in told["nodes"]), "all goes on"
+    )
     for host in (one, two):
-        later = ends[host] + 6000
-        await_status(host, lambda told, later=later: told["certificate_ends_ms"] > later, "renewed, and again")
-    told = await_status(two, lambda told: all(node["connected"] for node in told["nodes"]), "connected still, or again")
-    assert told["leader"] == status(one)["node"]
-    for host in (one, two):
-        assert "is ended: the certificate" not in host.log(), "connections were made anew before that"
+        assert "is ended" not in host.log(), "the connection, for a certificate that has run out"
         assert "is left" not in host.log()
 
 
 def test_a_host_that_slept_through_the_end_of_its_certificate_is_renewed_once(hosts: Hosts) -> None:
     """It comes back before all others, and says what it waits for until it meets a member."""
-    one, two = hosts.cluster(2, before=SHORT_LIVED)
+    one, two = hosts.cluster(2, before=SHORT_LIVED + ASKED_OFTEN)
     for host in (one, two):
         host.kill(signal.SIGKILL)
         host.wait()

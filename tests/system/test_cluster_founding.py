@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from tests.system.clusters import status
 from tests.system.harness import Daemon
 
 QUIET = {"ABI_NETWORK_BIND": "127.0.0.1", "ABI_NETWORK_DISCOVERY_ENABLED": "false"}
+_numbers = itertools.count(8 * os.getpid())
 _POWER_FAILS = """
 import os
 replace = os.replace
@@ -41,7 +44,7 @@ def running(**options: Any) -> Iterator[Daemon]:
 
 
 @contextmanager
-def taken(port: int = 0) -> Iterator[int]:
+def taken(port: int) -> Iterator[int]:
     """A port on loopback that somebody else has."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,8 +54,10 @@ def taken(port: int = 0) -> Iterator[int]:
 
 
 def free_port() -> int:
-    with taken() as port:
-        return port
+    """Below those that the kernel gives to whoever asks for any one: it may give such a one away again at once."""
+    while True:
+        with suppress(OSError), taken(20_000 + next(_numbers) % 12_000) as port:
+            return port
 
 
 def restart(host: Daemon, **environment: str) -> None:

@@ -142,9 +142,9 @@ def test_one_of_two_voters_that_are_left_is_removed(hosts: Hosts) -> None:
 
 def test_who_leaves_by_force_leaves_by_agreement_if_there_can_be_one(hosts: Hosts) -> None:
     """Else two of three that go so would take the majority with them."""
-    one, two, three = hosts.cluster(3)
+    one, two, three = hosts.cluster(3, before="import abid.cluster.leaving\nabid.cluster.leaving.FORCED_S = 25")
     for host in (three, two):
         done = host.run("abi", "cluster", "leave", "--force")
         assert (done.returncode, done.stdout) == (0, "this host belongs to no cluster, and the others agreed\n")
-    assert len(status(one)["nodes"]) == 1
+    await_status(one, lambda told: len(told["nodes"]) == 1, "it is alone")
     assert token_of(one)

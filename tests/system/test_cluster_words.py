@@ -16,10 +16,8 @@ import pytest
 from abi import exits
 from abi.errors import AbiError
 from abid.cluster import remembered
-from tests.seed.members import Making, Member, free_port, invented_token
+from tests.seed.members import QUIET, Making, Member, free_port, invented_token
 from tests.system.harness import BIN, WAIT_S, eventually
-
-HASTY = "port = 0\ndiscovery_enabled = false\nrequest_timeout_ms = 1500\nconnection_timeout_ms = 500\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +31,12 @@ def making() -> Iterator[Making]:
 
 @pytest.fixture(scope="module")
 def pair(making: Making) -> list[Member]:
-    return making.cluster(2, HASTY)
+    return making.cluster(2)
 
 
 @pytest.fixture(scope="module")
 def alone(making: Making) -> Member:
-    return making.add(options=HASTY)[0]
+    return making.add()[0]
 
 
 def error_of(member: Member, op: str, **words: Any) -> AbiError:
@@ -67,7 +65,7 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_dialled(
 
 def test_a_place_without_a_port_has_the_default_one(making: Making) -> None:
     port = free_port()
-    (newcomer,) = making.add(options=HASTY.replace("port = 0", f"port = {port}"))
+    (newcomer,) = making.add(options=f"port = {port}\n" + QUIET)
     error = error_of(newcomer, "cluster-join", token=invented_token("127.0.0.1:1"), addresses=["127.0.0.1"])
     assert f"127.0.0.1:{port}: " in error.message
 
@@ -192,7 +190,7 @@ def test_what_came_of_the_first_dial_is_told(pair: list[Member]) -> None:
 
 
 def test_a_member_of_another_cluster_is_told_to_be_one(pair: list[Member], making: Making) -> None:
-    (other,) = making.cluster(1, HASTY)
+    (other,) = making.cluster(1)
     place = other.sees(other)["address"]
     told = pair[0].ask("network-register", host=place)["dialled"]
     assert [(each["node"], each["code"]) for each in told] == [(None, "wrong_ca")]
@@ -233,12 +231,11 @@ def test_list_and_status_say_in_the_same_place_that_it_is_in_no_cluster(alone: M
 
 
 def at_a_terminal(member: Member, after: str, typed: str, *command: str) -> str:
-    """All that a person sees who types something when this is there; the command reads and writes a terminal."""
+    """All that a person sees who types something when this is there; the command has a terminal of its own."""
     ours, its = pty.openpty()
     with open(ours, "r+b", buffering=0) as screen:
-        process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]], stdin=its, stdout=its, stderr=its, env=member.environment
-        )
+        words = ["setsid", "--ctty", str(BIN / command[0]), *command[1:]]
+        process = subprocess.Popen(words, stdin=its, stdout=its, stderr=its, env=member.environment)
         os.close(its)
         seen, is_typed = b"", False
         try:
@@ -254,13 +251,14 @@ def at_a_terminal(member: Member, after: str, typed: str, *command: str) -> str:
 
 
 def test_who_waits_for_a_leader_is_told_so(making: Making) -> None:
-    leader, one = making.cluster(2, HASTY)
+    leader, one = making.cluster(2)
     leader.kill(signal.SIGKILL)
     leader.wait()
     one.until(lambda told: not told["leader"], "nobody leads")
-    seen = at_a_terminal(one, "waiting", "", "abi", "cluster", "leave")
-    assert "waiting for a leader: 1 of the cluster's 1 voters must be up, and this host knows of 0" in seen
-    assert "`abi cluster leave --force`" in seen
+    waits = "waiting for a leader: 1 of the cluster's 1 voters must be up, and this host knows of 0"
+    assert waits in at_a_terminal(one, waits, "\x03", "abi", "cluster", "token")
+    one.reload("port = 0\nrequest_timeout_ms = 1500\n" + QUIET)
+    assert "`abi cluster leave --force`" in one.run("abi", "cluster", "leave").stderr
     done = one.run("abi", "cluster", "token", "--json")
     assert (done.returncode, done.stdout) == (exits.UNREACHABLE, "")
     assert "waiting" not in done.stderr

@@ -105,6 +105,7 @@ def test_a_reload_takes_effect(daemon: Daemon) -> None:
     assert daemon.run("abi", "submit", "-d", "--", "sleep", "100").returncode == 0
     assert daemon.run("abi", "submit", "--", "true").returncode == 75
     assert daemon.run("abi", "cancel", "last").returncode == 0
+    assert daemon.run("abi", "wait", "last").returncode == 130
     daemon.config_file.write_text("[jobs]\nkeep_max = 1\n")
     daemon.kill(signal.SIGHUP)
     eventually(lambda: shown(daemon, "queue.tasks_max") != 1, "the signal does the same")

