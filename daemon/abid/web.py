@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         if self._by_tcp and not request.names_this_host:
             self._send(Page(421, "the Host header must name this host: localhost or 127.0.0.1\n"))
             return
-        self._send(self._page(request), with_text=request.method == "GET")
+        self._send(self._page(request), with_text=request.method != "HEAD")
 
     def _page(self, request: Request) -> Page:
         if request.method not in ("GET", "HEAD"):

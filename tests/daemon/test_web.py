@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator
@@ -74,8 +75,13 @@ class Server:
             await asyncio.sleep(0)
 
     def status_of(self, request: bytes, port: int = 0) -> int:
+        """Of an answer that is as long as it says."""
         answer = self.loop.run_until_complete(asyncio.wait_for(self.ask(request, port), 30))
-        return int(answer.split(b" ", 2)[1])
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        assert length is not None
+        assert len(body) == (0 if request.startswith(b"HEAD ") else int(length[1]))
+        return int(head.split(b" ", 2)[1])
 
 
 @pytest.fixture

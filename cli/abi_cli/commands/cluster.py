@@ -126,7 +126,7 @@ def _new_private(path: str) -> Iterator[TextIO]:
     except FileExistsError:
         raise UsageError(f"{path} is there already", hint="remove it, or name a new file") from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{path or 'a file without a name'} cannot be written: {error.strerror}") from None
     try:
         with open(fd, "w", encoding="ascii") as file:
             yield file
