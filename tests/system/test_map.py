@@ -13,7 +13,8 @@ import pytest
 
 import abi
 from abi import errors
-from tests.system.harness import Daemon, eventually
+from abi.session import current
+from tests.system.harness import WAIT_S, Daemon, eventually
 from tests.system.scripts import output_of, status
 from tests.system.work import Keyword, add, await_file, echo, fail, sleep
 
@@ -113,7 +114,7 @@ def test_leaving_it_cancels_what_is_under_way(program: Daemon, tmp_path: Path) -
     thread.start()
     eventually(lambda: status(program)["tasks"]["running"] >= 2, "its first calls run")
     (tmp_path / "never").touch()
-    thread.join(10)
+    thread.join(WAIT_S)
     (tmp_path / "never").unlink()
     results.close()  # type: ignore[attr-defined]
     eventually(lambda: status(program)["tasks"]["running"] == 0, "nothing of it runs on")
@@ -160,24 +161,26 @@ def test_an_iterator_that_raises_does_so_here() -> None:
 
 
 def test_timeout_is_for_the_whole_of_it() -> None:
-    began = time.monotonic()
     with pytest.raises(errors.GetTimeoutError, match=r"0\.3"):
         list(abi.map(sleep, [0.05] * 1000, timeout=0.3))
-    assert time.monotonic() - began < 3
     assert list(abi.map(echo, range(10), timeout=20)) == list(range(10))
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 100])
 def test_what_is_ready_comes_before_more_of_a_slow_input_is_read(program: Daemon, chunk: int | None) -> None:
+    eventually(lambda: status(program)["tasks"]["running"] == 0, "what was before has ended")
     before = tasks_ended(program)
     got: list[int] = []
+
+    def is_known(wanted: int) -> bool:
+        return tasks_ended(program) - before >= wanted and not current().pending
 
     def slow() -> Iterator[int]:
         for n in range(6):
             # What was read before the item before this one has been yielded, although no chunk is full.
             assert len(got) >= n - 1, "a finished result is held back"
             time.sleep(0.02)
-            eventually(lambda wanted=n: tasks_ended(program) - before >= wanted, "what was read is submitted")
+            eventually(lambda wanted=n: is_known(wanted), "what was read is submitted, and its result has come")
             yield n
 
     for value in abi.map(echo, slow(), chunk=chunk):
@@ -204,11 +207,12 @@ def test_timeout_is_looked_at_while_the_input_is_read() -> None:
         assert got == list(range(len(got)))
 
 
-def test_timeout_is_not_for_what_comes_after_the_last_result() -> None:
-    assert list(abi.map(echo, [1])) == [1]
-    results = abi.map(echo, iter([1]), timeout=2)
+def test_timeout_is_not_for_what_comes_after_the_last_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    late_s = 0
+    monkeypatch.setattr("abi.mapping.monotonic", lambda: time.monotonic() + late_s)
+    results = abi.map(echo, iter([1]), timeout=1000)
     assert next(results) == 1
-    time.sleep(2.1)
+    late_s = 2000
     assert next(results, "over") == "over"
 
 

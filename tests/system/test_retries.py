@@ -140,9 +140,10 @@ def test_a_task_that_ran_out_of_time_is_not_retried(program: Daemon, tmp_path: P
         note(log, "start")
         time.sleep(60)
 
-    with pytest.raises(errors.TaskTimedOut):
+    with pytest.raises(errors.TaskTimedOut) as ended:
         abi.get(slow.remote(), timeout=20)
-    assert notes(log) == {"start": 1}
+    assert ended.value.attempt == 1
+    assert notes(log).total() <= 1, "its time may have been over before its first line"
 
 
 def test_a_cancelled_task_is_not_retried(program: Daemon, tmp_path: Path) -> None:
