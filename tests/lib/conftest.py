@@ -25,9 +25,20 @@ class Connected:
         set_current(self.session)
 
     def close(self) -> None:
+        link = self.session.link
         self.session.close()
+        close(link)
         set_current(None)
         self.daemon.close()
+
+
+def close(link: Link) -> None:
+    """And wait for its helper, so that none of its descriptors goes while another test counts them."""
+    link.close()
+    helper = link.helper._thread
+    if helper is not None:
+        helper.join(30)
+        assert not helper.is_alive(), "the helper of a link that is closed goes on"
 
 
 @pytest.fixture

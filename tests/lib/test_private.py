@@ -29,7 +29,7 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Pr
             return os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ)
 
         monkeypatch.setattr(PrivateDaemon, "_spawn", spawn)
-        monkeypatch.setattr(private, "DEATH_SECONDS", 10)
+        monkeypatch.setattr(private, "DEATH_SECONDS", 60)
         made.append(PrivateDaemon(None, None))
         Path(made[-1].directory, "abid.log").write_text(log)
         return made[-1]

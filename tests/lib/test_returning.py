@@ -201,6 +201,7 @@ def test_returns_are_apart(
     successors.on_task = drop
     ref = double.remote(1)
     lose(connected)
+    connected.session.wait(lambda: bool(successors.hellos), 10)
     with pytest.raises(errors.GetTimeoutError):
         abi.get(ref, timeout=0.5)
     assert len(successors.hellos) == 1
@@ -251,4 +252,4 @@ def test_nobody_answers(
     lose(connected)
     with pytest.raises(errors.SessionLost, match="nobody answered"):
         abi.get(ref)
-    assert len(successors.hellos) > 1
+    assert successors.hellos

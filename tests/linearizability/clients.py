@@ -66,9 +66,13 @@ class Line:
 
     @property
     def is_unread(self) -> bool:
-        """Whether what was asked lies in the daemon's socket, and the daemon has not read it."""
+        """Whether what was asked lies in the daemon's socket, and the daemon has not read it. Not of a line that has
+        given its daemon up."""
         found = array.array("i", [0])
-        fcntl.ioctl(self._socket, termios.TIOCOUTQ, found)
+        try:
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, found)
+        except (OSError, ValueError):
+            return False
         return found[0] > 0
 
     def ask(self, asked: Asked) -> Told | None:

@@ -1,15 +1,12 @@
-"""Prints what leaves this host in so many seconds, a word for each packet: "broadcast" for UDP to a broadcast address,
-else "udp" or "tcp". The network's own housekeeping counts as nothing.
+"""Prints what leaves this host from when it says "ready", a word for each packet: "broadcast" for UDP to a broadcast
+address, else "udp" or "tcp". The network's own housekeeping counts as nothing. It ends with its host.
 
-    python beacons.py SECONDS
+    python beacons.py
 """
 
 from __future__ import annotations
 
-import select
 import socket
-import sys
-import time
 
 _ALL, _OUTGOING = 3, 4
 _NAMES = {6: "tcp", 17: "udp"}
@@ -22,16 +19,15 @@ def word(frame: bytes) -> str:
     return "broadcast" if name == "udp" and frame[:6] == b"\xff" * 6 else name
 
 
-def main(seconds: float) -> None:
+def main() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)) as sock:
         sock.bind(("eth0", _ALL))
-        ends = time.monotonic() + seconds
-        while (left := ends - time.monotonic()) > 0:
-            if select.select([sock], [], [], left)[0]:
-                frame, source = sock.recvfrom(1 << 16)
-                if source[2] == _OUTGOING and (said := word(frame)):
-                    print(said)
+        print("ready", flush=True)
+        while True:
+            frame, source = sock.recvfrom(1 << 16)
+            if source[2] == _OUTGOING and (said := word(frame)):
+                print(said, flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main()

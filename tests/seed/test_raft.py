@@ -68,7 +68,8 @@ def trio(made: Trio) -> Trio:
 def test_three_daemons_show_one_leader_and_one_term(trio: Trio) -> None:
     def agreeing() -> list[Any]:
         told = [one.json("abi", "network", "status") for one in trio.members]
-        return told if len({(one["leader"], one["term"]) for one in told}) == 1 else []
+        is_one = len({(one["leader"], one["term"]) for one in told}) == 1
+        return told if is_one and told[0]["leader"] else []
 
     told = eventually(agreeing, "one leader and one term")
     assert sorted(one["role"] for one in told) == ["follower", "follower", "leader"]

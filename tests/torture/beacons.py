@@ -197,21 +197,25 @@ def cpu_percent(fleet: Fleet, number: int, for_s: float) -> float:
     return 100 * (fleet.cpu_s(number) - before) / (time.monotonic() - began)
 
 
+def deaths(fleet: Fleet) -> int:
+    """How often a daemon's log calls a member dead, so far."""
+    return sum(len(deaths_in(daemon.log())) for daemon in fleet.daemons)
+
+
 def lied_to(fleet: Fleet, recorder: Recorder, target: int, source: int, for_s: float) -> list[Figure]:
     """All figures of one flood at ``target``, in a cluster of those that are not ``source``."""
     members = [number for number in range(len(fleet)) if number != source]
     idle = cpu_percent(fleet, target, min(for_s, 20))
-    named = [fleet.status(number)["nodes"] for number in members]
+    named, dead = [fleet.status(number)["nodes"] for number in members], deaths(fleet)
     with Watch(fleet.status, [number for number in members if number != target]) as watch:
         before, began = fleet.cpu_s(target), time.monotonic()
         sent, dialled = flooded(fleet, recorder, target, source, for_s)
         took_s = time.monotonic() - began
         percent = 100 * (fleet.cpu_s(target) - before) / took_s
     now_named = [fleet.status(number)["nodes"] for number in members]
-    dead = sum(len(deaths_in(fleet.daemons[number].log())) for number in members)
     return [
         Figure("members that changed", sum(a != b for a, b in zip(named, now_named, strict=True)), "", 0),
-        Figure("members called dead", dead, "", 0),
+        Figure("members called dead", deaths(fleet) - dead, "", 0),
         Figure("elections", terms_gained(watch.series), "", 0),
         Figure("CPU more than idle", percent - idle, "% of a core", 10),
         Figure("dials of one address after the first", max(0, len(dialled) - 1) / took_s, "a second", 1),

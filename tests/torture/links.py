@@ -123,7 +123,7 @@ def flap(fleet: Fleet, watch: Watch, host: int, for_s: float, lots: random.Rando
     """Pull a host's cable and put it back for so long, and once more until all is whole. What was said, and how often
     the link went down."""
     began, count = time.monotonic(), 0
-    while time.monotonic() < began + for_s:
+    while not count or time.monotonic() < began + for_s:
         fleet.hosts[host].link_down()
         time.sleep(lots.uniform(*DOWN_S))
         fleet.hosts[host].link_up()

@@ -22,12 +22,12 @@ from typing import Final
 
 from abi.errors import AbiError
 from tests.system.harness import eventually
-from tests.torture.beacons import Recorder
+from tests.torture.beacons import Recorder, deaths
 from tests.torture.clocks import BEFORE, WallClock
 from tests.torture.figures import Figure, seen
 from tests.torture.fleet import Fleet
 from tests.torture.scenario import Options, Scenario
-from tests.torture.watching import Watch, changes, deaths_in, said_of, terms_gained
+from tests.torture.watching import Watch, changes, said_of, terms_gained
 
 BURNERS_PER_CORE: Final = 4
 SETTLE_S: Final = 10.0
@@ -70,11 +70,6 @@ def burners(count: int) -> Iterator[list[subprocess.Popen[str]]]:
             burner.wait()
             assert burner.stdout is not None
             burner.stdout.close()
-
-
-def deaths(fleet: Fleet) -> int:
-    """How often a daemon's log calls a member dead, so far."""
-    return sum(len(deaths_in(daemon.log())) for daemon in fleet.daemons)
 
 
 # Overload.

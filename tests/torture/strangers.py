@@ -233,7 +233,7 @@ def knocked(scene: Stage, options: Options) -> list[Figure]:
         scene.attacked(kind, rounds)
     scene.calls_us[True].clear()
     scene.batches_us[True].clear()
-    descriptors, rss = _at_rest(scene, 0)
+    descriptors, rss = _at_rest(scene, 0, 1.5 * LINGER_S)
     agreed = scene.agreed()
     found = {kind: Rounds() for kind in KINDS}
     for kind, rounds in found.items():
@@ -245,7 +245,7 @@ def knocked(scene: Stage, options: Options) -> list[Figure]:
                 scene.quiet(rounds)
                 scene.attacked(kind, rounds)
         options.tell(f"{kind}: {rounds.ratio:.2f} times the quiet p99, {dict(rounds.refused)} of {rounds.made}")
-    descriptors_after, rss_after = _at_rest(scene, descriptors)
+    descriptors_after, rss_after = _at_rest(scene, descriptors, WAIT_S)
     return [
         *(figure for kind, rounds in found.items() for figure in figures_of(kind, rounds)),
         *_of_all_calls(scene),
@@ -257,12 +257,14 @@ def knocked(scene: Stage, options: Options) -> list[Figure]:
     ]
 
 
-def _at_rest(scene: Stage, descriptors: int) -> tuple[int, int]:
+def _at_rest(scene: Stage, descriptors: int, within_s: float) -> tuple[int, int]:
     """Descriptors and memory of the daemon when all last words have been said: when it has no more descriptors than
-    these, or when nothing of a stranger can be left."""
+    these, or when so many seconds are over. Unless it is busy, nothing of a stranger is left after ``LINGER_S``."""
     fleet, leader = scene.fleet, scene.leader
-    over = time.monotonic() + 1.5 * LINGER_S
-    eventually(lambda: fleet.descriptors(leader) <= descriptors or time.monotonic() > over, "they have gone")
+    over = time.monotonic() + within_s
+    eventually(
+        lambda: fleet.descriptors(leader) <= descriptors or time.monotonic() > over, "they have gone", 2 * within_s
+    )
     return fleet.descriptors(leader), fleet.rss(leader)
 
 

