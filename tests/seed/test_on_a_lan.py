@@ -129,7 +129,7 @@ def test_two_daemons_of_one_cluster_list_each_other_with_no_address_configured(
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_a_late_one_shows_up_within_two_intervals_whichever_starts_first(lan: Lan, late: int) -> None:
+def test_a_late_one_shows_up_whichever_starts_first(lan: Lan, late: int) -> None:
     """That two intervals are enough for it, ``core/test_discovery.py`` holds, on a virtual clock."""
     lan.move()
     lan.start(1 - late)
