@@ -125,7 +125,8 @@ class Health:
                     self._dial(effect.member)
                 case Became():
                     changed = True
-                    log.info("member %d is %s", effect.member, effect.state.name.lower())
+                    what = "has said goodbye" if effect.state == State.LEFT else f"is {effect.state.name.lower()}"
+                    log.info("member %d %s", effect.member, what)
         if self._timer is not None:
             self._timer.cancel()
         wake_s = max(0.0, (self.rules.wake_at - time.monotonic_ns()) / 1e9) + ROUNDED_S
