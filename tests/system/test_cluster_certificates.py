@@ -45,7 +45,7 @@ def test_certificates_are_renewed_in_time(hosts: Hosts) -> None:
     )
     for host in (one, two):
         assert "is ended" not in host.log(), "the connection, for a certificate that has run out"
-        assert "is left" not in host.log()
+        assert "said goodbye" not in host.log()
 
 
 def test_a_host_that_slept_through_the_end_of_its_certificate_is_renewed_once(hosts: Hosts) -> None:
