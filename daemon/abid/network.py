@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CREDENTIALS: Final = Path("cluster", "node.pem")
 """Below the state directory, where this host is a member; see ``cluster.credentials``."""
+STANDING: Final = Path("cluster", "standing.json")
+"""The same, also where the other was lost; see ``cluster.standing``."""
 USES_MAX: Final = 10_000
 VALID_S_MAX: Final = 366 * 24 * 3600.0
 
@@ -58,7 +60,8 @@ class Network:
         """Be a member again, if this host was one. Raises AbiError and OSError. Cancelled, it is followed by ``close``,
         which tells those who wait."""
         try:
-            if (self._state_dir / CREDENTIALS).exists() and self._config().boolean("network.enabled"):
+            is_one = any((self._state_dir / each).exists() for each in (CREDENTIALS, STANDING))
+            if is_one and self._config().boolean("network.enabled"):
                 await self.cluster.open()
         except Exception:
             self._opened.set()

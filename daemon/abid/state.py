@@ -49,7 +49,8 @@ def _read(path: Path) -> Identity:
     except (ValueError, KeyError, TypeError) as error:
         raise StateDamaged(
             f"{path} is damaged ({error})",
-            hint="restore it from a backup; or remove it, and this host gets a new identity",
+            hint="restore it from a backup; or remove it, and this host gets a new identity: a member of a cluster is "
+            "out of it then, leaves it (`abi cluster leave --force`) and joins it as a new host",
         ) from None
     return Identity(node, incarnation)
 

@@ -1,4 +1,4 @@
-"""A loop whose time stands still while its process does: what a busy machine does to timers is not the test's matter."""
+"""A loop whose time stands still while its process does: what a busy machine does to timers is no test's matter."""
 
 from __future__ import annotations
 

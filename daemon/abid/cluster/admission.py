@@ -1,35 +1,38 @@
 """Who may become a member, and who gets a certificate: what a host without one asks, answered by the leader.
 
 Any member can be asked, and passes it on to the leader. The leader has the cluster agree on the admission first and
-signs then: a certificate that nobody knows of must not be. The other way round, an admission whose certificate was lost
-on its way costs one use of the token.
+signs then: a certificate that nobody knows of must not be. An admission whose certificate was lost on its way is asked
+for again, of another member perhaps, and is the same one as long as token and key are the same (``ticket``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from abi.errors import AbiError
 from abi.wire.peers import Admitted, Join, PeerKind, Renew, Renewed
 from abid.cluster import advice, credentials
-from abid.cluster.asking import NOT_LEADER
+from abid.cluster.asking import NoLeader, Question
 from abid.cluster.authority import Authority, Ended
-from abid.cluster.certificates import Subject, key_of_request
+from abid.cluster.breakers import FAILURES
+from abid.cluster.certificates import CertificateError, Subject, key_digest, key_of_request
 from abid.cluster.consensus import NotLeader, Superseded
 from abid.cluster.door import Stranger
 from abid.cluster.peer import Peer
 from abid.cluster.peers import PROBE_S
-from abid.cluster.refusal import Code, refused
-from abid.cluster.requests import Body, PeerSaidNo
+from abid.cluster.refusal import Code, PeerRefused, refused
+from abid.cluster.requests import BUSY, Body, PeerSaidNo
 from abid.cluster.token import digest
 from abid.core.cluster import commands
-from abid.core.cluster.facts import Result
+from abid.core.cluster.commands import AnyCommand
+from abid.core.cluster.facts import STALE, Result
 
 if TYPE_CHECKING:
     from abid.cluster.member import Member
@@ -38,6 +41,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 JOIN, RENEW, RENEW_OWN = "join", "renew", "renew-own"
+LEADER_S: Final = 25.0
+"""For whoever leads to be found and to answer a stranger: less than that is given time for (``door.ANSWER_S``), so that
+it hears why, and less than it waits itself, so that it can ask another member."""
 
 
 class Denied(AbiError):
@@ -72,19 +78,26 @@ class Admission:
             stranger.refuse(AbiError("the member that was asked could not answer; its log says why"))
 
     async def _ask(self, verb: str, message: Join | Renew, here: Callable[[], Awaitable[T]], answer: type[T]) -> T:
-        member = self._member
-        if member.consensus.is_leader:
-            return await here()
-        node = member.node_of(member.consensus.leader)
-        if node is None:
-            raise NotLeader(0)
-        peer = await member.reach.peer(node)
+        """Raises AbiError: what whoever leads decided, or UNAVAILABLE where nobody did in time."""
+
+        async def as_leader() -> T:
+            try:
+                return await here()
+            except PeerRefused as error:  # it is the stranger that is refused, not we by another member
+                raise Denied(error.message, code=error.code, hint=error.hint) from None
+
         body = {"message": msgspec.msgpack.encode(message)}
         try:
-            said = await member.requests.ask(peer, verb, body, member.request_timeout_s())
+            return await self._member.asking.ask(
+                Question(verb, body, lambda said: msgspec.msgpack.decode(said["message"], type=answer), as_leader),
+                LEADER_S,
+            )
         except PeerSaidNo as error:
+            if error.code in (NoLeader.code, BUSY):
+                raise refused(Code.UNAVAILABLE, error.message) from None
             raise Denied(error.message, code=error.code, hint=error.hint) from None
-        return msgspec.msgpack.decode(said["message"], type=answer)
+        except (NoLeader, *FAILURES) as error:
+            raise refused(Code.UNAVAILABLE, error.message) from None
 
     # As the leader.
 
@@ -106,7 +119,7 @@ class Admission:
         return self._authority().sign(request, self._subject(node), time.time())
 
     async def admit(self, message: Join) -> Admitted:
-        """Raises Denied, CertificateError and what the cluster could not do."""
+        """Raises Denied, PeerRefused, CertificateError; NotLeader, Superseded or NoLeader where nobody decided."""
         member = self._member
         authority = self._authority()
         facts = member.consensus.facts
@@ -114,13 +127,11 @@ class Admission:
             raise refused(Code.OTHER_CLUSTER, f"this is cluster {facts.cluster}")
         await self._check_token(message)
         await self._check_that_it_is_no_copy(message.node)
-        key_of_request(message.request)  # not found out when it is a member that can never show a certificate
-        result = await member.asking.command(
-            commands.Admit, token=message.token, digest=digest(message.secret), node=message.node, name=message.name,
-            addresses=message.addresses,
+        ticket = _ticket(message)  # else a key that is none is found out when it is a member that can never show one
+        result = await self._command(
+            commands.AdmitOnce, token=message.token, digest=digest(message.secret), node=message.node,
+            name=message.name, addresses=message.addresses, ticket=ticket,
         )  # fmt: skip
-        if result.refused:
-            raise _denied(result)
         assert isinstance(result.value, int)
         facts = member.consensus.facts
         certificate = authority.sign(message.request, self._subject(message.node), time.time())
@@ -131,12 +142,14 @@ class Admission:
         """Who has no good token is refused before anything is written: else whoever reaches the port could fill the
         log of every voter, and wear out its disk. What is admitted is decided by the log all the same."""
         member = self._member
-        with contextlib.suppress(NotLeader, Superseded):  # whoever leads now decides
-            await member.asking.refresh()
-            facts, secret = member.consensus.facts, digest(message.secret)
-            why = facts.why_not_admit(message.node, message.token, secret, int(time.time() * 1000))
-            if why is not None:
-                raise _denied(why)
+        await member.asking.refresh()  # or whoever leads now is asked instead
+        facts, words = member.consensus.facts, (message.token, digest(message.secret), int(time.time() * 1000))
+        why = facts.why_not_admit(message.node, *words)
+        if why is not None and facts.of_node(message.node) is not None:  # only then is a key worth looking at
+            with contextlib.suppress(CertificateError):
+                why = facts.why_not_admit(message.node, *words, _ticket(message))
+        if why is not None:
+            raise _denied(why)
 
     async def _check_that_it_is_no_copy(self, node: str) -> None:
         """A host whose disk was copied has the identity of another one. If that one lives, this one is the copy."""
@@ -159,25 +172,40 @@ class Admission:
         renewal = self._authority().renew_ended(ended, facts.incarnation, time.time(), facts)
         if facts.of_node(renewal.subject.node) is None:
             raise refused(Code.REVOKED, f"node {renewal.subject.node} is no member of this cluster any more")
-        result = await member.asking.command(commands.NoteRenewal, serial_number=renewal.serial, key=renewal.key)
+        await self._command(commands.NoteRenewal, serial_number=renewal.serial, key=renewal.key)
+        return Renewed(renewal.certificate)
+
+    async def _command(self, kind: Callable[..., AnyCommand], **words: Any) -> Result:
+        """Raises Denied for what was refused, Superseded where it may be asked again, and NoLeader."""
+        try:
+            result = await self._member.asking.command(kind, **words)
+        except FAILURES as error:  # we led when we were asked, and do not reach who leads now; who asks us may
+            raise Superseded(error.message) from None
+        if result.refused == STALE:
+            raise Superseded(result.told)
         if result.refused:
             raise _denied(result)
-        return Renewed(renewal.certificate)
+        return result
 
     def _subject(self, node: str) -> Subject:
         facts = self._member.consensus.facts
         return Subject(node, facts.cluster, facts.incarnation)
 
     def _authority(self) -> Authority:
-        """Raises AbiError where we do not lead, or cannot sign."""
+        """Raises NotLeader, and Denied where we cannot sign."""
         member = self._member
         if not member.consensus.is_leader:
-            raise AbiError("another host leads the cluster", code=NOT_LEADER)
+            raise NotLeader(member.consensus.leader)
         if member.authority is None:
             member.authority = credentials.load_authority(member.folder)
         if member.authority is None:
             raise Denied("the leader does not hold the authority's key", hint="see its log; was its disk restored?")
         return member.authority
+
+
+def _ticket(message: Join) -> bytes:
+    """Of the token's secret and the host's own key: nobody else can sign a request by that. Raises CertificateError."""
+    return hashlib.sha256(b"abi ticket\0" + key_digest(key_of_request(message.request)) + message.secret).digest()
 
 
 def _denied(why: Result) -> Denied:

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -51,7 +53,7 @@ LIVES, COUNTED_BITS = 1 << 12, 20
 COMMAND, READ = "command", "read"
 TOKENS: Final = "tokens"
 """What is read: the tokens that can be used."""
-NOT_LEADER: Final = "not_leader"
+NOT_LEADER: Final = NotLeader.code
 """The code by which a member says that it cannot, and that another may."""
 
 
@@ -70,6 +72,17 @@ def done(result: Result) -> Result:
     if result.refused:
         raise Refused(result.told, code=result.refused)
     return result
+
+
+@dataclass(frozen=True)
+class Question(Generic[T]):
+    """For whoever leads. Of another member it is asked by ``verb`` and ``body``, and ``read`` takes the answer apart;
+    where we lead, ``here`` answers it. It may be answered twice, if the first answer is lost, and with effect once."""
+
+    verb: str
+    body: Body
+    read: Callable[[Body], T]
+    here: Callable[[], Awaitable[T]]
 
 
 class Asking:
@@ -119,19 +132,20 @@ class Asking:
 
         Raises NoLeader; NodeUnreachable, PeerRefused or Timeout when there is a leader, and asking it failed.
         """
-        ends = self._loop.time() + self._timeout_s()
+        limit_s = self._timeout_s()
+        ends = self._loop.time() + limit_s
         try:
             async with asyncio.timeout_at(ends):
                 await self._turn.acquire()
         except TimeoutError:
-            raise self._no_leader(AbiError("what this host asked for before has no answer yet")) from None
+            raise self._no_leader(AbiError("what this host asked for before has no answer yet"), limit_s) from None
         try:
             number = self._consensus.raft.number
             known = self._consensus.facts.applied.get(number)
             self._serial = max(self._serial, known.serial if known else 0) + 1
             command = kind(origin=number, serial=self._serial, at_ms=time.time_ns() // 1_000_000, **words)
             body = {"command": commands.encode(command)}
-            result = await self._ask(lambda: self.propose(command), COMMAND, body, ends)
+            result = await self._ask(Question(COMMAND, body, _result, lambda: self.propose(command)), ends, limit_s)
             if result.refused == STALE:
                 self._serial = max(self._serial, int(result.value or 0))
             return result
@@ -140,10 +154,16 @@ class Asking:
 
     async def read(self, what: str, **words: Any) -> Result:
         """Have the leader look, when its facts are as fresh as this moment. Raises what ``command`` does."""
-        ends = self._loop.time() + self._timeout_s()
-        return await self._ask(lambda: self.look(what, words), READ, {"what": what, "words": words}, ends)
+        body = {"what": what, "words": words}
+        return await self.ask(Question(READ, body, _result, lambda: self.look(what, words)))
 
-    async def _ask(self, here: Callable[[], Awaitable[Result]], verb: str, body: Body, ends: float) -> Result:
+    async def ask(self, question: Question[T], limit_s: float = math.inf) -> T:
+        """Have whoever leads answer it, within ``limit_s`` and what any request may take. Raises what ``command`` does,
+        PeerSaidNo, and what ``here`` raises, but for NotLeader and Superseded."""
+        limit_s = min(limit_s, self._timeout_s())
+        return await self._ask(question, self._loop.time() + limit_s, limit_s)
+
+    async def _ask(self, question: Question[T], ends: float, limit_s: float) -> T:
         asked, tries = (0, 0), self._tries(ends)
         why: AbiError = NotLeader(0)
         while (left := ends - self._loop.time()) > 0:
@@ -152,7 +172,7 @@ class Asking:
                 asked, tries = self._leads, self._tries(ends)
             pause_s = self._draw(*AGAIN_S)
             try:
-                return await self._ask_leader(here, verb, body, left)
+                return await self._ask_leader(question, left)
             except (NotLeader, Superseded) as error:
                 why = error
             except (*FAILURES, PeerSaidNo) as error:
@@ -164,7 +184,7 @@ class Asking:
                 pause_s, why = 0.0, Superseded("what was asked was not agreed on by then")
             with contextlib.suppress(TimeoutError):
                 await self._unless_another_leads(asyncio.sleep(pause_s))
-        raise self._no_leader(why)
+        raise self._no_leader(why, limit_s)
 
     def _check_that_another_may_lead(self) -> None:
         """Raises NoLeader where this member is over, and where only this host votes and its disk keeps it from leading:
@@ -176,21 +196,21 @@ class Asking:
             hint = "see to its disk; the rest goes by itself"
             raise NoLeader(f"{consensus.trouble}, and no other host votes", hint=hint)
 
-    async def _ask_leader(self, here: Callable[[], Awaitable[Result]], verb: str, body: Body, left: float) -> Result:
+    async def _ask_leader(self, question: Question[T], left: float) -> T:
         """Raises TimeoutError when another leads now."""
         consensus = self._consensus
         if consensus.is_leader:
-            return await self._unless_another_leads(here(), self._loop.time() + left)
+            return await self._unless_another_leads(question.here(), self._loop.time() + left)
         node = self._node_of(consensus.leader)
         if node is None:
             raise NotLeader(0)
         try:
-            answer = await self._unless_another_leads(self._reach.ask(node, verb, body, left))
+            answer = await self._unless_another_leads(self._reach.ask(node, question.verb, question.body, left))
         except PeerSaidNo as error:
             if error.code == NOT_LEADER:
                 raise NotLeader(0) from None
             raise
-        return msgspec.convert(answer, Result)
+        return question.read(answer)
 
     async def _unless_another_leads(self, work: Awaitable[T], ends: float | None = None) -> T:
         """Raises TimeoutError when leadership has changed, or time is over, before it was done."""
@@ -209,12 +229,12 @@ class Asking:
     def _now_ns(self) -> int:
         return int(self._loop.time() * 1e9)
 
-    def _no_leader(self, why: AbiError) -> NoLeader:
+    def _no_leader(self, why: AbiError, limit_s: float) -> NoLeader:
         members = [member.node for member in self._consensus.facts.members.values()]
         heard = self._reach.heard(members) if members else 0
         here = f"this host hears {heard} of {len(members)} members, itself included; " if heard < len(members) else ""
         return NoLeader(
-            f"the cluster did not answer within {self._timeout_s():.3g} s: {self._consensus.trouble or why.message}",
+            f"the cluster did not answer within {limit_s:.3g} s: {self._consensus.trouble or why.message}",
             hint=f"{here}a majority of its voters has to be up: `abi network status` shows who is; where it is lost "
             "for good, `abi cluster recover` goes on without it",
         )
@@ -241,7 +261,7 @@ class Asking:
         Raises AbiError: ``Code.LEFT``, or NOT_LEADER by who cannot know.
         """
         if not self._is_member(node, number):
-            await self._as_leader(self.refresh())
+            await self.refresh()
             if not self._is_member(node, number):
                 who = f"member {number}" if number else "a member"
                 raise AbiError(f"node {node} is not {who} any more", code=Code.LEFT, hint="it left, or was sent away")
@@ -257,18 +277,11 @@ class Asking:
         if isinstance(command, commands.Found):
             raise AbiError("no member founds the cluster that it is in", code="denied")
         proposed = commands.proposed_at(command, time.time_ns() // 1_000_000)
-        return cast("Body", msgspec.to_builtins(await self._as_leader(self.propose(proposed))))
+        return cast("Body", msgspec.to_builtins(await self.propose(proposed)))
 
     async def on_read(self, peer: Peer, body: Body) -> Body:
         await self.check(peer.node)
-        return cast("Body", msgspec.to_builtins(await self._as_leader(self.look(body["what"], body["words"]))))
-
-    async def _as_leader(self, asked: Awaitable[T]) -> T:
-        """Raises AbiError as it is said to another member."""
-        try:
-            return await asked
-        except (NotLeader, Superseded) as error:
-            raise AbiError(error.message, code=NOT_LEADER) from None
+        return cast("Body", msgspec.to_builtins(await self.look(body["what"], body["words"])))
 
     async def _told(self, ask: Callable[[Callable[[Result | AbiError], None]], None]) -> Result:
         future: asyncio.Future[Result] = self._loop.create_future()
@@ -283,6 +296,10 @@ class Asking:
 
         ask(told)
         return await future
+
+
+def _result(said: Body) -> Result:
+    return msgspec.convert(said, Result)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from abid.cluster import (
     joining,
     leaving,
     listening,
+    lost,
     recovering,
     secret,
     standing,
@@ -38,6 +40,7 @@ from abid.cluster.asking import done as _done
 from abid.cluster.authority import Authority
 from abid.cluster.certificates import Subject
 from abid.cluster.credentials import Credentials
+from abid.cluster.knocking import Newcomer, knock
 from abid.cluster.member import Member
 from abid.cluster.peer import Peer
 from abid.cluster.refusal import Code
@@ -46,7 +49,7 @@ from abid.cluster.renewal import renewed_if_ended
 from abid.cluster.showing import shown
 from abid.cluster.standing import Standing
 from abid.cluster.vetting import READMIT
-from abid.cluster.waking import Waking
+from abid.cluster.waking import Outside, Waking
 from abid.core.cluster import commands
 from abid.core.cluster.called import member_called
 from abid.core.cluster.facts import Facts
@@ -109,7 +112,7 @@ class Cluster:
 
     async def open(self) -> None:
         """Be again what this host was. Where that cannot be, ``status`` says why, and what may pass is tried again."""
-        if not (self.is_enabled and (self._folder / credentials.MEMBER).exists()):
+        if not (self.is_enabled and self._is_on_disk()):
             return
         noted = aside.load(self._folder)
         if noted is None:
@@ -122,7 +125,8 @@ class Cluster:
         async with self._busy:
             found = credentials.load(self._folder)
             if found is None:
-                return
+                raise credentials.damaged(self._folder / credentials.MEMBER, "there is no such file")
+            credentials.check_owner(found, self.node)
             stands = standing.load(self._folder)
             timeout_s = self.config.integer("network.connection_timeout_ms") / 1000
             places = tuple(dict.fromkeys((*finding.last_met(self._folder), *stands.hints)))
@@ -147,13 +151,14 @@ class Cluster:
         """A new cluster, of this host alone. Raises IsMember, NetworkDisabled, ConfigError, OSError."""
         async with self._busy:
             self._check_alone()
-            port, now = await listening.free_port(self._loop, self.config), time.time()
-            authority = Authority.found(secrets.token_hex(8), now)
+            port = await listening.free_port(self._loop, self.config)
+            authority = Authority.found(secrets.token_hex(8), time.time())
             subject = Subject(self.node, authority.cluster, incarnations.FIRST)
             try:
                 stands = await self._begin(subject, Facts(), 1, port)
+                standing.save(self._folder, stands)
                 # Last, since its being there makes a member of this host: who loses power before has founded nothing.
-                found = await asyncio.to_thread(self._store_own, authority, subject, secret.draw(), now)
+                found = await asyncio.to_thread(self._store_own, authority, subject)
                 await self._lead(found, stands)
             except Exception:
                 self._forget()
@@ -178,21 +183,20 @@ class Cluster:
         """Become a member of the cluster that a token is for; ``places``, HOST[:PORT], are dialled before those in the
         token.
 
-        Raises IsMember, NetworkDisabled, UsageError, NameUnknown, PeerRefused, NodeUnreachable, CertificateError,
-        OSError.
+        Raises IsMember, NetworkDisabled, UsageError, NameUnknown, PeerRefused, NodeUnreachable, NotLetIn,
+        CertificateError, OSError.
         """
         async with self._busy:
             self._check_alone()
             places = await finding.named(places, self.config.integer("network.port"))
             read = join_token.parse(text)
             read = read._replace(addresses=(*places, *finding.registered(self._folder), *read.addresses))
-            key, request = certificates.new_key_and_request(joining.subject_for(read, self.node))
             port = await listening.free_port(self._loop, self.config)
+            us = Newcomer(self.node, self._identity.incarnation, self._host, listening.places_at(self.config, port))
+            dial_s = self.config.integer("network.connection_timeout_ms") / 1000
+            limit_s = self.config.integer("network.request_timeout_ms") / 1000
             try:
-                authority, admitted = await joining.join(
-                    read, self.node, self._identity.incarnation, self._host, request,
-                    listening.places_at(self.config, port), self.config.integer("network.connection_timeout_ms") / 1000,
-                )  # fmt: skip
+                authority, admitted, key = await knock(self._folder, read, us, dial_s, limit_s)
             except AbiError as error:
                 advice.on_join(error, self._folder.parent)
                 raise
@@ -243,11 +247,12 @@ class Cluster:
         host would come back, if a token will not do. Raises NotMember, NoLeader, Refused."""
         async with self._busy:
             member, removed, agreed = self.member, self.removed, True
-            if member is None and not removed and not (force and (self._folder / credentials.MEMBER).exists()):
+            takes_part = member is not None and member.lost is None
+            if not takes_part and not removed and not (force and self._is_on_disk()):
                 self._require()
             if member is None:
                 agreed = bool(removed)
-            elif len(member.consensus.facts.members) > 1:
+            elif member.lost is not None or len(member.consensus.facts.members) > 1:
                 agreed = await (leaving.by_force(member) if force else self._say_goodbye(member))
             self._forget()
             self._next = aside.end(self._folder, self._aside)
@@ -289,29 +294,43 @@ class Cluster:
     async def recover(self, *, sure: bool) -> dict[str, Any]:
         """Go on without the majority that is lost, as a cluster of one, in a new incarnation that the old refuses.
 
-        Raises NotMember, and what ``recovering.plan`` does.
+        Raises NotMember, and what ``recovering.plan`` does; OSError where the disk does not take it: this host is the
+        member that it was then.
         """
         async with self._busy:
             member = self._require()
             plan = await recovering.plan(member, self._folder, sure=sure)
-            facts, port, now = member.consensus.facts, self.port, time.time()
-            member.close()
-            self.member = None
+            facts = Facts.decoded(member.consensus.facts.encoded())  # the member goes on with its own if this fails
             subject = Subject(self.node, facts.cluster, plan.incarnation)
-            # First, so that who loses its power now is refused by the others, and recovers again.
-            found = await asyncio.to_thread(self._store_own, plan.authority, subject, secret.draw(), now)
-            await self._lead(found, await self._begin(subject, facts, facts.next_number, port))
+            stands = await self._begin(subject, facts, facts.next_number, self.port)
+            # The standing comes after the certificate: who loses its power between the two is refused by the others,
+            # and recovers again.
+            try:
+                then = {standing.FILE: stands.encoded()}
+                found = await asyncio.to_thread(self._store_own, plan.authority, subject, then)
+            except Exception:
+                standing.clear(stands.store_path(self._folder))
+                raise
+            self._pause(Outside("it is being recovered", "it takes a moment"))
+            try:
+                await self._lead(found, stands)
+            except (AbiError, OSError) as error:
+                self._waking.again(error)
+                raise
             return plan.told
 
-    def _store_own(self, authority: Authority, subject: Subject, drawn: bytes, now: float) -> Credentials:
-        """This host as the one that signs for itself."""
+    def _store_own(
+        self, authority: Authority, subject: Subject, then: Mapping[str, bytes] = credentials.NOTHING
+    ) -> Credentials:
+        """This host as the one that signs for itself; ``then`` is for ``store_member``."""
         key, request = certificates.new_key_and_request(subject)
-        certificate = authority.sign(request, subject, now)
+        certificate = authority.sign(request, subject, time.time())
         credentials.store_authority_key(self._folder, authority.key_pem())
-        return credentials.store_member(self._folder, authority.certificate, certificate, key, drawn)
+        return credentials.store_member(self._folder, authority.certificate, certificate, key, secret.draw(), then)
 
     async def _begin(self, subject: Subject, facts: Facts, number: int, port: int) -> Standing:
-        """As the only member, on disk: what has been agreed on so far is where the log begins."""
+        """The log of a cluster of this host alone, on disk: what has been agreed on so far is where it begins. Nobody
+        looks for it before the standing that is returned lies there, too."""
         command = commands.Found(
             origin=number, serial=self._identity.incarnation << 32, at_ms=int(time.time() * 1000), number=number,
             cluster=subject.cluster, incarnation=subject.incarnation, node=self.node, name=self._host,
@@ -322,7 +341,6 @@ class Cluster:
         begin = Snapshot(1, 1, Configuration(voters=frozenset({number})), facts.encoded())
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await standing.begin(stands.store_path(self._folder), begin)
-        standing.save(self._folder, stands)
         return stands
 
     async def _lead(self, found: Credentials, stands: Standing) -> None:
@@ -333,7 +351,8 @@ class Cluster:
 
     async def _be(self, found: Credentials, stands: Standing) -> None:
         """A member, from now on."""
-        store = RaftStore(stands.store_path(self._folder))
+        path = stands.store_path(self._folder)
+        store = RaftStore(path)
         stored = await asyncio.to_thread(store.load)
         try:
             member = Member(
@@ -343,7 +362,10 @@ class Cluster:
         except BaseException:
             store.close()
             raise
-        member.hints = stands.hints
+        has_log = stored.snapshot.index > 0  # the log of every cluster begins with one
+        member.hints, member.took_part = stands.hints, stands.took_part
+        if stands.took_part and not has_log:
+            lost.lose(member, path)
         here = twins.machine()
         member.peers.has_moved = stands.machine not in ("", here)
         try:
@@ -353,33 +375,43 @@ class Cluster:
             member.peers.close()
             store.close()
             raise
-        self.member = member
-        if (self.port, here) != (stands.port, stands.machine) and not member.peers.has_moved:
-            standing.save(self._folder, stands._replace(port=self.port, machine=here))
+        self.member, self._waking.outside = member, None
+        now = stands._replace(port=self.port, machine=here, took_part=stands.took_part or has_log)
+        if now != stands and not member.peers.has_moved:
+            standing.save(self._folder, now)
+            member.took_part = now.took_part
         member.seek()
         member.announcing.begin(self._host)
 
-    def _on_forgotten(self, peer: Peer, missing: str) -> None:
-        """This host's disk was restored: go on as somebody who has promised nothing."""
-        log.warning("the others remember what this host has forgotten: %s", missing)
-        if self._readmission is None:
-            self._readmission = self._loop.create_task(self._be_readmitted(peer))
+    def _pause(self, why: Outside) -> None:
+        """Until it is another member, in a moment: nobody is told meanwhile that it is none."""
+        self.close()
+        self._waking.outside = why
 
-    async def _be_readmitted(self, peer: Peer) -> None:
-        member = self._require()
+    def _on_forgotten(self, peer: Peer, missing: str) -> None:
+        """This host's disk was restored, or its log is gone: go on as somebody who has promised nothing."""
+        log.warning("this host has forgotten what it promised, and asks to be readmitted: %s", missing)
+        if self._readmission is None and self.member is not None:
+            self._readmission = self._loop.create_task(self._be_readmitted(self.member, peer))
+
+    async def _be_readmitted(self, member: Member, peer: Peer) -> None:
+        is_over = False
         try:
             said = await member.requests.ask(peer, READMIT, {"number": member.number}, member.request_timeout_s())
             async with self._busy:
+                if self.member is not member:  # it has left meanwhile, say
+                    return
                 hints = tuple(place for one in member.consensus.facts.members.values() for place in one.addresses)
-                stands = Standing(int(said["number"]), self.port, hints)
-                credentials_now = member.credentials
-                self.close()
+                stands = Standing(int(said["number"]), self.port, hints or member.hints)
+                credentials_now, is_over = member.credentials, True
+                self._pause(member.lost or Outside("it goes on as another member", "it takes a moment"))
+                standing.clear(stands.store_path(self._folder))
                 standing.save(self._folder, stands)
                 await self._be(credentials_now, stands)
             log.info("readmitted as member %d", stands.number)
         except (AbiError, OSError) as error:
             log.error("this host could not be readmitted: %s", error)
-            if self.member is None:
+            if is_over and self.member is None:
                 self._waking.again(error)
         finally:
             self._readmission = None
@@ -408,6 +440,20 @@ class Cluster:
 
     # What it is.
 
+    def _is_on_disk(self) -> bool:
+        """That this host is a member; also where its certificate was lost, and where nobody can read what it is."""
+        if (self._folder / credentials.MEMBER).exists():
+            return True
+        try:
+            return standing.is_of_member(self._folder)
+        except (AbiError, OSError):
+            return True
+
+    @property
+    def _outside(self) -> Outside | None:
+        """Why this host is out of its cluster, if it is a member and out of it."""
+        return self._waking.outside if self.member is None else self.member.lost
+
     def _check_alone(self) -> None:
         if not self.is_enabled:
             raise NetworkDisabled()
@@ -415,7 +461,7 @@ class Cluster:
             raise IsMember("this host has the identity of the one that it was a copy of", hint=self._next)
         if self.removed:
             raise IsMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
-        if self.member is not None or (self._folder / credentials.MEMBER).exists():
+        if self.member is not None or self._is_on_disk():
             raise IsMember(
                 "this host belongs to a cluster already",
                 hint="`abi network status` shows it, `abi cluster leave` ends it",
@@ -424,8 +470,8 @@ class Cluster:
     def _require(self) -> Member:
         if not self.is_enabled:
             raise NetworkDisabled()
-        if self._waking.outside is not None:
-            raise self._waking.outside.error()
+        if (outside := self._outside) is not None:
+            raise outside.error()
         if self.removed:
             raise NotMember(f"this host was removed from its cluster: {self.removed}", hint=advice.LET_GO)
         if self.member is None:
@@ -447,7 +493,6 @@ class Cluster:
     def status(self) -> dict[str, Any]:
         """For `abi network status`, whatever this host is."""
         told = of_none(self.config, self.node, self._host, self.port, self.removed)
-        if self.member is not None:
-            return {**told, "joined": True, **shown(self.member)}
-        outside = self._waking.outside
-        return told if outside is None else {**told, **of_one_outside(outside.why, outside.hint)}
+        if (outside := self._outside) is not None:
+            return {**told, **of_one_outside(outside.why, outside.hint)}
+        return told if self.member is None else {**told, "joined": True, **shown(self.member)}

@@ -61,7 +61,10 @@ Told = Callable[[Result | AbiError], None]
 
 
 class NotLeader(AbiError):
-    """Only the leader can do this. ``leader`` is its number, 0 if none is known."""
+    """Only the leader can do this. ``leader`` is its number, 0 if none is known. Members say so to each other; whoever
+    waits for an answer is told ``unavailable`` when its time is over."""
+
+    code = "not_leader"
 
     def __init__(self, leader: int) -> None:
         super().__init__("another host leads the cluster" if leader else "no host leads the cluster just now")
@@ -70,6 +73,8 @@ class NotLeader(AbiError):
 
 class Superseded(AbiError):
     """What was proposed may or may not have come to pass: leadership was lost before that was known. Ask again."""
+
+    code = NotLeader.code
 
 
 class Broken(AbiError):

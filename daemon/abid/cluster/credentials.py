@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +34,7 @@ from abid.cluster.certificates import (
     to_pem,
 )
 from abid.cluster.secret import SECRET_BYTES
+from abid.state import FILE as IDENTITY
 
 if TYPE_CHECKING:
     from abid.cluster.authority import Authority
@@ -42,6 +44,7 @@ AUTHORITY_KEY: Final = "ca.key"
 MEMBER: Final = "node.pem"
 NEXT_KEY: Final = "next.key"
 SECRET: Final = "secret"
+NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class CredentialsDamaged(AbiError):
@@ -81,15 +84,13 @@ class Credentials(NamedTuple):
 
 
 def load(folder: Path) -> Credentials | None:
-    """What is there; None where this host is no member. Raises CredentialsDamaged and OSError."""
+    """What is there; None where there is no certificate. Raises CredentialsDamaged and OSError."""
     try:
-        text = (folder / MEMBER).read_text()
-    except FileNotFoundError:
-        return None
-    try:
-        words = json.loads(text.partition("\n")[0])
+        words = json.loads((folder / MEMBER).read_text().partition("\n")[0])
         subject = Subject(str(words["node"]), str(words["cluster"]), int(words["incarnation"]))
         times = float(words["not_before"]), float(words["not_after"])
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder / MEMBER, error) from None
     try:
@@ -101,10 +102,32 @@ def load(folder: Path) -> Credentials | None:
     return Credentials(folder, subject, *times, secret)
 
 
-def store_member(folder: Path, authority: bytes, certificate: bytes, key_pem: bytes, secret: bytes) -> Credentials:
-    """Become a member, or the same member with a new certificate, after all has been found to belong together.
+def check_owner(found: Credentials, node: str) -> None:
+    """That they are of this host. Raises CredentialsDamaged where it lost its identity since: it would take part under
+    two names, and the others know only the one."""
+    ours = found.subject.node
+    if ours != node:
+        raise CredentialsDamaged(
+            f"the certificate in {found.member_path} is of node {ours}, and this host is node {node} by "
+            f"{found.folder.parent / IDENTITY}: that file was lost since, or is another host's",
+            hint=f"`abi cluster leave --force` here, `abi network remove {ours}` on another member, and join again "
+            "with a token; or restore that file from a backup",
+        )
 
-    Certificates in DER. Raises CertificateError for what does not belong together (nothing is written then), OSError.
+
+def store_member(
+    folder: Path,
+    authority: bytes,
+    certificate: bytes,
+    key_pem: bytes,
+    secret: bytes,
+    then: Mapping[str, bytes] = NOTHING,
+) -> Credentials:
+    """Become a member, or the same member with a new certificate, after all has been found to belong together.
+    ``then``: files of this folder that hold with this certificate only, and take their places after it.
+
+    Certificates in DER. Raises CertificateError for what does not belong together, OSError where the disk does not take
+    it (a full one: nothing has changed).
     """
     found = load_certificate(certificate)
     if not is_issued_by(found, load_certificate(authority)):
@@ -115,10 +138,13 @@ def store_member(folder: Path, authority: bytes, certificate: bytes, key_pem: by
     times = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
     words = {"not_before": times[0], "not_after": times[1], **subject._asdict()}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(folder / AUTHORITY, to_pem(authority).encode())
-    write_private(folder / SECRET, secret)
-    # Last, since its being there makes a member of this host.
-    write_private(folder / MEMBER, f"{json.dumps(words)}\n{to_pem(certificate)}".encode() + key_pem)
+    files = {
+        AUTHORITY: to_pem(authority).encode(),
+        SECRET: secret,
+        # After these, since its being there makes a member of this host.
+        MEMBER: f"{json.dumps(words)}\n{to_pem(certificate)}".encode() + key_pem,
+    }
+    _write_together({folder / name: data for name, data in {**files, **then}.items()})
     with contextlib.suppress(FileNotFoundError):
         (folder / NEXT_KEY).unlink()
     return Credentials(folder, subject, *times, secret)
@@ -141,7 +167,10 @@ def next_request(folder: Path, subject: Subject) -> tuple[bytes, bytes]:
 def member_pair(folder: Path) -> tuple[bytes, bytes]:
     """The certificate (DER) and the key (PEM) in ``node.pem``, as one read of it found them: to prove who we are, also
     with a certificate that ran out. Raises CredentialsDamaged and OSError."""
-    text = (folder / MEMBER).read_text()
+    try:
+        text = (folder / MEMBER).read_text()
+    except (ValueError, FileNotFoundError) as error:
+        raise damaged(folder / MEMBER, error) from None
     before, mark, rest = text.partition("-----BEGIN PRIVATE KEY-----")
     if not mark:
         raise damaged(folder / MEMBER, "it has no key")
@@ -164,7 +193,7 @@ def store_authority_key(folder: Path, key_pem: bytes) -> None:
 
 
 def load_authority(folder: Path) -> Authority | None:
-    """The authority with its key, where this host holds it. Raises CertificateError and OSError."""
+    """The authority with its key, where this host holds it. Raises CertificateError, CredentialsDamaged and OSError."""
     from abid.cluster.authority import Authority
 
     try:
@@ -173,7 +202,7 @@ def load_authority(folder: Path) -> Authority | None:
         return None
     try:
         certificate = ssl.PEM_cert_to_DER_cert((folder / AUTHORITY).read_text())
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise damaged(folder / AUTHORITY, error) from None
     return Authority.load(certificate, key)
 
@@ -186,19 +215,41 @@ def forget(folder: Path) -> None:
 
 def write_private(path: Path, data: bytes) -> None:
     """The old file or the new one is there at every moment, on disk, and nobody else can read it. Raises OSError."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)  # of a life that died here: its mode is not ours to trust
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    _write_together({path: data})
+
+
+def _write_together(files: Mapping[Path, bytes]) -> None:
+    """All of them are on the disk before the first takes its place, and they do that in this order: where there is no
+    room, nothing has changed."""
+    temporaries = {path.with_name(path.name + ".new"): path for path in files}
+    try:
+        for temporary, path in temporaries.items():
+            _write_new(temporary, files[path])
+    except OSError:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise
+    for temporary, path in temporaries.items():
+        os.replace(temporary, path)
+        _sync(path.parent)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)  # of a life that died here: its mode is not ours to trust
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(fd)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def damaged(path: Path, error: object) -> CredentialsDamaged:

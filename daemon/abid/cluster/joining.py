@@ -39,7 +39,7 @@ from abid.cluster.certificates import RENEWAL, Subject, fingerprint, prove
 from abid.cluster.credentials import Credentials
 from abid.cluster.dialling import Race, Runner, unreachable, worst
 from abid.cluster.link import Link
-from abid.cluster.refusal import Code, PeerRefused, refused, said
+from abid.cluster.refusal import Code, PeerRefused, Said, refused, said
 
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of an answer by a member: ADMITTED names the addresses of all members, of which a cluster has 10,000 at most. Who has
@@ -61,6 +61,23 @@ class Unheard(AbiError):
             f"this host was admitted as member {number}, and has not heard of the cluster in {waited_s:g} s: {told}",
             hint="it goes on trying: `abi network status` shows when it is heard; `abi cluster leave --force` gives up",
         )
+
+
+class Lost(PeerRefused):
+    """The connection ended before the answer: it may or may not have had its effect."""
+
+    def __init__(self, why: AbiError | None) -> None:
+        told = why.message if why is not None and why.message else "it closed the connection"
+        super().__init__(f"{told}, and it did not answer", code=Code.UNAVAILABLE)
+
+
+PASSING: Final = frozenset({Code.UNAVAILABLE, Code.BUSY, Code.SILENT})
+"""What a member says that did not decide."""
+
+
+def may_pass(error: AbiError) -> bool:
+    """Whether another member, or the same a moment later, may answer the same question otherwise."""
+    return isinstance(error, Lost) or (isinstance(error, Said) and error.code in PASSING)
 
 
 class Question(Runner):
@@ -104,13 +121,16 @@ class Question(Runner):
         if kind == PeerKind.REFUSED:
             self._fail(said(message))
         elif kind != self._answer_kind:
-            raise refused(Code.PROTOCOL, f"{self._kind.name} was answered by a frame of kind {kind}")
+            why = refused(Code.PROTOCOL, f"{self._kind.name} was answered by a frame of kind {kind}")
+            self._fail(why)
+            raise why
         elif not self.answer.done():
             self.answer.set_result(message)
         link.close()
 
     def on_ended(self, link: Link, why: AbiError | None) -> None:
-        self._fail(why or PeerRefused("it closed the connection and did not answer"))
+        is_cut = why is None or (isinstance(why, PeerRefused) and why.code == Code.PROTOCOL)
+        self._fail(Lost(why) if why is None or is_cut else why)
 
     def give_up(self) -> None:
         """Nobody waits any more."""
@@ -163,12 +183,21 @@ async def authority_of(place: str, expected: bytes, timeout_s: float) -> bytes:
 
 
 async def join(
-    token: JoinToken, node: str, started: int, name: str, request: bytes, addresses: Sequence[str], timeout_s: float
+    token: JoinToken,
+    node: str,
+    started: int,
+    name: str,
+    request: bytes,
+    addresses: Sequence[str],
+    timeout_s: float,
+    answer_s: float = ANSWER_S,
 ) -> tuple[bytes, Admitted]:
-    """The authority's certificate (DER) and what the cluster gave us. ``request``: for our certificate (DER).
+    """The authority's certificate (DER) and what the cluster gave us. ``request``: for our certificate (DER), by the
+    same key when it is asked again.
 
-    Each address of the token is tried until a member of the cluster has answered; ``timeout_s`` is for each. Raises
-    PeerRefused (``wrong_ca``, or what the member refused with: the token's faults) and NodeUnreachable.
+    Each address of the token is tried until a member of the cluster has decided; ``timeout_s`` is for each dial,
+    ``answer_s`` for an answer. Raises PeerRefused (``wrong_ca``, or what the member refused with: the token's faults),
+    NodeUnreachable, and Timeout for a member that did not answer in all that time.
     """
     loop = asyncio.get_running_loop()
     message = Join(
@@ -185,10 +214,10 @@ async def join(
             continue
         question = Question(loop, token.cluster, PeerKind.JOIN, message, PeerKind.ADMITTED)
         try:
-            return authority, await ask([place], timeout_s, context, question)
+            return authority, await ask([place], timeout_s, context, question, answer_s)
         except AbiError as error:
-            if question.was_asked:
-                raise  # a member has decided, or may have: another one would be asked for the same use again
+            if question.was_asked and not may_pass(error):
+                raise  # a member has decided
             failures[place] = error
     raise worst(failures)
 

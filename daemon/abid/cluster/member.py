@@ -32,6 +32,7 @@ from abid.cluster import (
     interfaces,
     leading,
     leaving,
+    lost,
     standing,
     twins,
     vetting,
@@ -62,6 +63,7 @@ from abid.cluster.requests import Handler, Requests
 from abid.cluster.strays import Strays
 from abid.cluster.twins import Twins
 from abid.cluster.vetting import Vetting
+from abid.cluster.waking import Outside
 from abid.core.raft.messages import Message
 from abid.raft_store import RaftStore, Stored
 from abid.state import Identity
@@ -78,6 +80,11 @@ _decode: Final = msgspec.msgpack.Decoder(list[Message]).decode
 
 class Member:
     """From ``start`` to ``close``. ``on_failure`` is told when this host can be no member any more, with the reason."""
+
+    lost: Outside | None = None
+    """Why this member takes no part, if its log is gone."""
+    took_part = True
+    """Whether its standing says so."""
 
     def __init__(
         self,
@@ -191,6 +198,8 @@ class Member:
     def seek(self) -> None:
         """A newcomer knows nobody, and who knows of it may not reach it: dial where members were said to be."""
         self.later(self._seek())
+        if self.lost is not None:
+            self.later(lost.ask(self, self.lost))
 
     async def _seek(self) -> None:
         pauses, retry = Backoff(), 0
@@ -459,6 +468,7 @@ class Member:
         for number in [number for number in self._nodes if number in members]:
             del self._nodes[number]
         self._note_known()
+        lost.look(self)
         for node in list(self.peers.connected):
             if self.is_revoked(node):
                 self.peers.revoke(node)

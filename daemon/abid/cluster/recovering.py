@@ -18,6 +18,7 @@ from abi.errors import AbiError
 from abi.wire import incarnations
 from abid.cluster import credentials
 from abid.cluster.showing import shown
+from abid.cluster.standing import store_path
 
 if TYPE_CHECKING:
     from abid.cluster.authority import Authority
@@ -40,7 +41,8 @@ class Plan(NamedTuple):
 
 
 async def plan(member: Member, folder: Path, *, sure: bool) -> Plan:
-    """Raises NotRecovered while a majority answers, where the authority's key is not, and when nobody is ``sure``."""
+    """Raises NotRecovered while a majority answers, where the authority's key or what was agreed on is not, and when
+    nobody is ``sure``; CertificateError, CredentialsDamaged and OSError for what this host has of the authority."""
     if await _quorum_answers(member):
         raise NotRecovered(
             "a majority of the voters answers: nothing has to be recovered",
@@ -53,6 +55,13 @@ async def plan(member: Member, folder: Path, *, sure: bool) -> Plan:
             code="no_key", hint="recover on a host that voted: `abi network status` names them",
         )  # fmt: skip
     facts, raft = member.consensus.facts, member.consensus.raft
+    if facts.cluster != member.credentials.subject.cluster:
+        raise NotRecovered(
+            f"nothing of what the cluster agreed on is in {store_path(folder, member.number)}: this host does not know "
+            "who belongs to it",
+            code="no_facts", hint="recover on another host that voted; or stop abid, put a backup in the place of that "
+            "file, and start it",
+        )  # fmt: skip
     lost = [one.node for one in facts.members.values() if one.node != member.node]
     told = {
         "applied": raft.log.applied, "last": raft.log.last_index, "voters": shown(member)["voters"],

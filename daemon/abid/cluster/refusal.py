@@ -55,6 +55,27 @@ class Code(enum.StrEnum):
     stays."""
     BUSY = "busy"
     """There are more strangers than we listen to."""
+    # What a host is told that asks to be let in, or for its certificate.
+    WRONG_TOKEN = "wrong_token"
+    EXPIRED_TOKEN = "expired_token"
+    FULL = "full"
+    """The cluster has as many members as it may have."""
+    UNAVAILABLE = "unavailable"
+    """Nobody who leads was found in time."""
+    BAD_CERTIFICATE = "bad_certificate"
+    """What it sent is no request for a certificate, or no certificate of a member."""
+    NOT_ENDED = "not_ended"
+    """The certificate that it would have renewed is good."""
+    NO_PROOF = "no_proof"
+    """It does not have the key of the certificate that it shows."""
+    RENEWED_BEFORE = "renewed_before"
+    """The certificate ran out and was renewed before, for another key."""
+    USAGE = "usage"
+    """What it says of itself no log may hold."""
+    DENIED = "denied"
+    """The leader cannot sign, or knows it no more."""
+    INTERNAL = "internal"
+    """The member that was asked failed."""
 
 
 class PeerRefused(AbiError):
@@ -81,6 +102,8 @@ HINTS: Final[dict[str, str]] = {
     Code.COPY: "on the copy, `abi cluster leave --force`; a restart of abid gives it an identity of its own",
     Code.CONTENDED: "each tries again, and the first to be let in stays; one of the two is a copy of the other's disk",
     Code.MOVED: "it is let in after a minute, if the other one does not come back",
+    Code.UNAVAILABLE: "more than half of the cluster's voters have to be up: `abi network status` on a member says who "
+    "is; what was asked can be asked again then",
 }
 
 

@@ -28,9 +28,20 @@ class Standing(NamedTuple):
     """Where members were to be found when this host joined."""
     machine: str = ""
     """On which it woke last (``twins.machine``); "" is any."""
+    took_part: bool = False
+    """Whether this host has heard, under this number, what its cluster agreed on. Its log has not been empty since, and
+    its certificate has lain beside it: where one is missing now it was lost, and not never written by a host that lost
+    its power while it was about to become a member."""
 
     def store_path(self, folder: Path) -> Path:
-        return folder / f"raft-{self.number}.sqlite"
+        return store_path(folder, self.number)
+
+    def encoded(self) -> bytes:
+        return json.dumps(self._asdict()).encode()
+
+
+def store_path(folder: Path, number: int) -> Path:
+    return folder / f"raft-{number}.sqlite"
 
 
 def load(folder: Path) -> Standing:
@@ -39,7 +50,8 @@ def load(folder: Path) -> Standing:
     try:
         words = json.loads(path.read_text())
         hints, machine = tuple(map(str, words["hints"])), str(words.get("machine", ""))
-        return Standing(int(words["number"]), int(words["port"]), hints, machine)
+        took_part = bool(words.get("took_part", False))
+        return Standing(int(words["number"]), int(words["port"]), hints, machine, took_part)
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise damaged(path, error) from None
 
@@ -47,12 +59,22 @@ def load(folder: Path) -> Standing:
 def save(folder: Path, standing: Standing) -> None:
     """Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(folder / FILE, json.dumps(standing._asdict()).encode())
+    write_private(folder / FILE, standing.encoded())
 
 
 def settle(folder: Path, machine: str) -> None:
     """This host is at home on this machine from now on. Raises CredentialsDamaged and OSError."""
     save(folder, load(folder)._replace(machine=machine))
+
+
+def note_part(folder: Path) -> None:
+    """This host takes part. Raises CredentialsDamaged and OSError."""
+    save(folder, load(folder)._replace(took_part=True))
+
+
+def is_of_member(folder: Path) -> bool:
+    """Whether this host took part in a cluster and has not left it. Raises CredentialsDamaged and OSError."""
+    return (folder / FILE).exists() and load(folder).took_part
 
 
 async def begin(path: Path, snapshot: Snapshot) -> None:
@@ -75,10 +97,16 @@ async def begin(path: Path, snapshot: Snapshot) -> None:
 
 
 def _empty(path: Path) -> RaftStore:
-    path.unlink(missing_ok=True)
+    clear(path)
     store = RaftStore(path)
     store.load()
     return store
+
+
+def clear(path: Path) -> None:
+    """Whoever looks for a store there finds none. Raises OSError."""
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink(missing_ok=True)
 
 
 def forget(folder: Path) -> None:

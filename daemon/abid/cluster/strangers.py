@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from abi.errors import AbiError
 from abid.cluster.link import Link, State
 from abid.cluster.refusal import Code, refused
 
@@ -161,7 +162,8 @@ class Strangers:
         """It has said what it wants, and the answer takes a while."""
         if link in self._timers:
             self._timers[link].cancel()
-            self._timers[link] = self._loop.call_later(seconds, self._on_silence, link)
+            why = refused(Code.UNAVAILABLE, f"the member that was asked found no answer within {seconds:g} s")
+            self._timers[link] = self._loop.call_later(seconds, self._on_silence, link, why)
 
     def discard(self, link: Link) -> None:
         """It is a member, or gone."""
@@ -177,8 +179,9 @@ class Strangers:
         if self._pump_timer is not None:
             self._pump_timer.cancel()
 
-    def _on_silence(self, link: Link) -> None:
-        link.refuse(refused(Code.SILENT, f"it did not say who it is within {GREETING_S:g} s"))
+    def _on_silence(self, link: Link, why: AbiError | None = None) -> None:
+        """Its, or ours (``why``)."""
+        link.refuse(why or refused(Code.SILENT, f"it did not say who it is within {GREETING_S:g} s"))
 
     def _pump(self) -> None:
         """Let begin whose turn it is."""

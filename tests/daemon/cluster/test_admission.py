@@ -13,6 +13,7 @@ from abi.errors import AbiError
 from abi.wire.peers import PEER_PROTOCOL, Admitted, Join
 from abid.cluster import credentials
 from abid.cluster.admission import Admission
+from abid.cluster.asking import Question
 from abid.cluster.certificates import CertificateError
 from abid.cluster.door import Stranger
 from abid.cluster.member import Member
@@ -44,6 +45,9 @@ class Leader:
         self.asked: list[type] = []
 
     async def refresh(self) -> None: ...
+
+    async def ask(self, question: Question[Any], limit_s: float) -> Any:
+        return await question.here()
 
     async def command(self, kind: Any, **words: Any) -> Result:
         self.asked.append(kind)
@@ -81,7 +85,7 @@ def test_who_has_no_key_to_show_is_found_out_before_it_is_a_member(tmp_path: Pat
         assert leader.asked == []
         _, request = credentials.next_request(tmp_path, leader.credentials.subject)
         assert (await leader.admission().admit(join(request))).number == 2, "the token is as good as before"
-        assert leader.asked == [commands.Admit]
+        assert leader.asked == [commands.AdmitOnce]
 
     run(story())
 
@@ -124,6 +128,6 @@ def test_a_member_that_another_voter_speaks_with_does_not_join_again(tmp_path: P
             assert caught.value.code == Code.COPY
         else:
             await leader.admission().admit(join(request))
-        assert (asked, leader.asked) == ([NEW], [] if is_alive else [commands.Admit])
+        assert (asked, leader.asked) == ([NEW], [] if is_alive else [commands.AdmitOnce])
 
     run(story())

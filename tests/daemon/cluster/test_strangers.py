@@ -248,7 +248,7 @@ def test_who_does_not_say_who_it_is_goes() -> None:
     scene.clock.go_to(GREETING_S)
     assert [knock.ended for knock in (silent, answered, member)] == [(GREETING_S, Code.SILENT), None, None]
     scene.clock.go_to(60.0)
-    assert [knock.ended for knock in (answered, member)] == [(30.0, Code.SILENT), None]
+    assert [knock.ended for knock in (answered, member)] == [(30.0, Code.UNAVAILABLE), None]
 
 
 def test_what_is_given_time_after_it_went_does_no_harm() -> None:

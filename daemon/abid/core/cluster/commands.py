@@ -48,6 +48,14 @@ class Admit(Command, frozen=True, tag="admit"):
     addresses: tuple[str, ...]
 
 
+class AdmitOnce(Admit, frozen=True, tag="admit-once"):
+    """The same; and who shows the same ticket again, since the answer was lost, is the member that it is by then, and
+    no use of the token goes for it."""
+
+    ticket: bytes
+    """The digest of the token's secret and of the host's key, together. Nobody else has both."""
+
+
 class Readmit(Command, frozen=True, tag="readmit"):
     """A member lost what it had stored, wholly or in part: its disk was restored. It must not vote again for what it
     may have voted for, so it goes on under another number, as a learner. The result is that number."""
@@ -102,8 +110,9 @@ class ReleaseName(Command, frozen=True, tag="release-name"):
 
 
 AnyCommand = (
-    Found | Admit | Readmit | Announce | Remove | NoteRenewal | CreateToken | DropToken | ClaimName | ReleaseName
-)
+    Found | Admit | AdmitOnce | Readmit | Announce | Remove | NoteRenewal
+    | CreateToken | DropToken | ClaimName | ReleaseName
+)  # fmt: skip
 
 
 def proposed_at(command: AnyCommand, at_ms: int) -> AnyCommand:

@@ -59,6 +59,8 @@ class Member(msgspec.Struct):
     name: str
     addresses: tuple[str, ...]
     joined_ms: int
+    ticket: bytes = b""
+    """By which it was let in (``commands.AdmitOnce``)."""
 
 
 class Token(msgspec.Struct):
@@ -169,10 +171,12 @@ class Facts(msgspec.Struct):
         self._add(command.number, command.node, command.name, command.addresses, command.at_ms)
         return Result(value=command.number)
 
-    def why_not_admit(self, node: str, identity: str, digest: bytes, at_ms: int) -> Result | None:
-        """What a host would be refused with that shows this token at that time; None: nothing."""
+    def why_not_admit(self, node: str, identity: str, digest: bytes, at_ms: int, ticket: bytes = b"") -> Result | None:
+        """What a host would be refused with that shows this token at that time, and has this ticket; None: nothing."""
         if node in self.revoked:
             return Result("revoked", "this host was removed from the cluster: it may come back as a new one")
+        if self._admitted_by(node, ticket) is not None:
+            return None
         token = self.tokens.get(identity)
         if token is None or not hmac.compare_digest(token.digest, digest):
             return Result("wrong_token", "the cluster does not know this token, or it is used up")
@@ -188,11 +192,21 @@ class Facts(msgspec.Struct):
             return None
         return Result("full", f"the cluster's members, tokens and names take {HELD_BYTES_MAX >> 20} MiB at most")
 
+    def _admitted_by(self, node: str, ticket: bytes) -> Member | None:
+        """The member that this host is already, by the same ticket."""
+        known = self.of_node(node) if ticket else None
+        return known if known is not None and hmac.compare_digest(known.ticket, ticket) else None
+
     def _admit(self, command: commands.Admit) -> Result:
-        refused = self.why_not_admit(command.node, command.token, command.digest, command.at_ms)
+        ticket = command.ticket if isinstance(command, commands.AdmitOnce) else b""
+        refused = self.why_not_admit(command.node, command.token, command.digest, command.at_ms, ticket)
         if refused is not None:
             return refused
-        if len(command.node.encode()) > KEY_BYTES_MAX:
+        same = self._admitted_by(command.node, ticket)
+        if same is not None:
+            self._tell(same, command.name, command.addresses)  # it may listen elsewhere by now
+            return Result(value=same.number)
+        if max(len(command.node.encode()), len(ticket)) > KEY_BYTES_MAX:
             return Result("usage", "no node has an id like this")
         token = self.tokens[command.token]
         token.uses -= 1
@@ -202,7 +216,7 @@ class Facts(msgspec.Struct):
         if known is not None:  # it was a member and has lost all that it knew, its certificate included
             self._let_go(known.number)
         number = self.next_number
-        self._add(number, command.node, command.name, command.addresses, command.at_ms)
+        self._add(number, command.node, command.name, command.addresses, command.at_ms, ticket)
         return Result(value=number)
 
     def _readmit(self, command: commands.Readmit) -> Result:
@@ -213,9 +227,11 @@ class Facts(msgspec.Struct):
         self._add(number, member.node, member.name, member.addresses, command.at_ms)
         return Result(value=number)
 
-    def _add(self, number: int, node: str, name: str, addresses: tuple[str, ...], at_ms: int) -> None:
+    def _add(
+        self, number: int, node: str, name: str, addresses: tuple[str, ...], at_ms: int, ticket: bytes = b""
+    ) -> None:
         self.next_number = max(self.next_number, number + 1)
-        member = self.members[number] = Member(number, node, name, addresses[:ADDRESSES_MAX], at_ms)
+        member = self.members[number] = Member(number, node, name, addresses[:ADDRESSES_MAX], at_ms, ticket)
         self.held_bytes += _room_of(member)
 
     def _let_go(self, number: int) -> Member:
@@ -229,14 +245,17 @@ class Facts(msgspec.Struct):
         member = self.members.get(command.number)
         if member is None:
             return Result("unknown", f"there is no member {command.number}")
-        told = msgspec.structs.replace(member, name=command.name, addresses=command.addresses[:ADDRESSES_MAX])
+        return self._tell(member, command.name, command.addresses) or Result()
+
+    def _tell(self, member: Member, name: str, addresses: tuple[str, ...]) -> Result | None:
+        """Of a member, what it is called and where it is; why not, if there is no room."""
+        told = msgspec.structs.replace(member, name=name, addresses=addresses[:ADDRESSES_MAX])
         more = _room_of(told) - _room_of(member)
         refused = self._why_no_room(more) if more > 0 else None
-        if refused is not None:
-            return refused
-        self.members[command.number] = told
-        self.held_bytes += more
-        return Result()
+        if refused is None:
+            self.members[member.number] = told
+            self.held_bytes += more
+        return refused
 
     def _remove(self, command: commands.Remove) -> Result:
         member = self.members.get(command.number)
@@ -350,6 +369,8 @@ class Facts(msgspec.Struct):
         """For people and tests: without the secrets' digests."""
         told: dict[str, Any] = msgspec.to_builtins(self)
         told["tokens"] = {name: {"uses": t.uses, "ends_ms": t.ends_ms} for name, t in self.tokens.items()}
+        for member in told["members"].values():
+            del member["ticket"]
         del told["applied"]
         return told
 
@@ -361,7 +382,7 @@ def _room(*texts: str | bytes) -> int:
 
 
 def _room_of(member: Member) -> int:
-    return _room(member.node, member.name, *member.addresses)
+    return _room(member.node, member.name, *member.addresses, *([member.ticket] if member.ticket else []))
 
 
 def _keep_last(noted: dict[Any, Any], count: int) -> None:
