@@ -415,8 +415,8 @@ def test_who_stood_still_itself_does_not_take_its_disk_for_stuck(tmp_path: Path)
         written = threading.Event()
         cluster.stores[1]._work.put(raft_store._Work(lambda _: written.wait(WAIT_S), lambda _: None))
         claim = asyncio.ensure_future(cluster.claim(leader, "name"))
-        await asyncio.sleep(0)
-        assert leader._storing
+        while not leader._storing:  # noqa: ASYNC110 - in one of the next turns
+            await asyncio.sleep(0)
         cluster.loop.stand_still(1000 * consensus.SILENT_AFTER_S)
         await asyncio.sleep(0)
         assert leader.trouble == ""
