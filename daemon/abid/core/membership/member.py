@@ -20,7 +20,9 @@ from abid.core.membership.messages import NOBODY, Rumour, State
 class Suspicion:
     """Times are on our clock, which stands still while we are deaf."""
 
-    __slots__ = ("accuser", "began", "confirmers", "is_looked_after", "is_own", "silent_since")
+    __slots__ = (
+        "accuser", "asked", "began", "confirmers", "is_looked_after", "is_own", "silent_since", "was_cut_off",
+    )  # fmt: skip
 
     def __init__(self, began: int, accuser: int) -> None:
         self.began = began
@@ -32,8 +34,17 @@ class Suspicion:
         """We, and those we asked, could not reach it: only then may we call it dead."""
         self.is_looked_after = False
         """The last look before the end has begun."""
+        self.was_cut_off = False
+        """We were when it began: a partition that heals before the end leaves no time for an answer."""
         self.confirmers: set[int] = set()
         """Others who could not reach it either."""
+        self.asked: set[int] = set()
+        """Whom we asked to reach it."""
+
+    @property
+    def is_unanswered(self) -> bool:
+        """At least half of those whom we asked did not even say that they could not reach it."""
+        return bool(self.asked) and 2 * len(self.asked & self.confirmers) <= len(self.asked)
 
     def __repr__(self) -> str:
         kind = "own" if self.is_own else f"heard of {self.accuser}"
@@ -59,7 +70,7 @@ class Member:
         self.suspicion: Suspicion | None = None
         """While it is suspect."""
         self.is_doubted = False
-        """We called it dead when we missed many others as well: perhaps it was us who were cut off."""
+        """We called it dead, and perhaps it was us who were cut off."""
 
     def __repr__(self) -> str:
         return f"<member {self.number}: {self.state.name.lower()} in incarnation {self.incarnation}>"

@@ -253,8 +253,7 @@ class Membership:
     @property
     def is_cut_off(self) -> bool:
         """About to call a suspect dead: of the others that are not gone we reach fewer than two in three. Perhaps they
-        are well, and we are cut off. Two in three and not half, since some are missed later than others. The paper
-        does not ask; when a partition healed, each side would call the other dead."""
+        are well, and we are cut off. Two in three and not half, since some are missed later than others."""
         missed_too = len(self.members) - self.gone - self.alive - 1
         return self.alive < 2 * missed_too
 

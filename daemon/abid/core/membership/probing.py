@@ -85,6 +85,8 @@ def ask_others(m: Membership, round_: Round) -> None:
         return
     helpers = m.order.some(m.settings.helpers, m.is_alive, excluded=(target,))
     round_.asked = set(helpers)
+    if round_.member.suspicion is not None:
+        round_.member.suspicion.asked |= round_.asked
     for helper in helpers:
         m.put(Send(helper, Ask(m.incarnation, target, m.news(helper, about=target))))
 

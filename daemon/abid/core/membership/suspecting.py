@@ -6,8 +6,10 @@ first hand. Before its end it is looked for once more. A suspicion by hearsay ne
 14 s and nobody has decided, we look for ourselves. So confirmations matter to few, and are not told on, as they are in
 the paper: those who were asked confirm sooner.
 
-Who reaches fewer than two in three of the others holds the rest for dead when their time is over, as anybody does, but
-tells others only that it suspects them. So when a partition heals, nobody is called dead by those who were cut off.
+Who is perhaps cut off itself holds the rest for dead when their time is over, as anybody does, but tells others only
+that it suspects them: who reaches fewer than two in three of the others, and whom half of those it asked did not answer.
+The one shows when much is missed already, the other before that. The papers do not ask; when a partition healed, its
+smaller side would call the greater one dead.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ def hear(m: Membership, rumour: Rumour) -> None:
         _believe(m, member, rumour)
     elif rumour.state == member.state == State.SUSPECT and rumour.incarnation == member.incarnation:
         confirm(m, member, {rumour.accuser})
-    elif rumour.state == member.state == State.DEAD and rumour.incarnation == member.incarnation:
+    elif member.is_doubted and rumour.state == State.DEAD and rumour.incarnation == member.incarnation:
         m.become(member, member.incarnation, State.DEAD)  # beyond doubt
+        m.rumours.add(rumour)
 
 
 def _hear_of_ourselves(m: Membership, rumour: Rumour) -> None:
@@ -98,7 +101,7 @@ def on_lasted(m: Membership, member: Member) -> None:
         _begin(m, member, suspicion, m.clock)
         probing.probe(m, member)
     elif not suspicion.is_looked_after:
-        suspicion.is_looked_after = True
+        suspicion.is_looked_after, suspicion.was_cut_off = True, m.is_cut_off
         _set_timer(m, member, suspicion)
         probing.look_hard(m, member)
     elif member.heard_at > suspicion.began:
@@ -107,7 +110,7 @@ def on_lasted(m: Membership, member: Member) -> None:
         probing.probe(m, member)
     else:
         death = Rumour(member.number, member.incarnation, State.DEAD)
-        _believe(m, member, death, is_doubted=m.is_cut_off)
+        _believe(m, member, death, is_doubted=suspicion.was_cut_off or suspicion.is_unanswered or m.is_cut_off)
 
 
 def begin_again(m: Membership, member: Member, clock: int) -> None:
@@ -127,6 +130,7 @@ def _begin(m: Membership, member: Member, suspicion: Suspicion, clock: int) -> N
     suspicion.began = suspicion.silent_since = clock
     suspicion.is_looked_after = False
     suspicion.confirmers.clear()
+    suspicion.asked.clear()
     _set_timer(m, member, suspicion)
 
 
