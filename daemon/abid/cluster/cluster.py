@@ -123,6 +123,8 @@ class Cluster:
     async def _wake(self) -> None:
         """As the member that this host was; a certificate that ran out is renewed first. Raises AbiError, OSError."""
         async with self._busy:
+            if self.member is not None:
+                return
             found = credentials.load(self._folder)
             if found is None:
                 raise credentials.damaged(self._folder / credentials.MEMBER, "there is no such file")
@@ -306,6 +308,7 @@ class Cluster:
             # The standing comes after the certificate: who loses its power between the two is refused by the others,
             # and recovers again.
             try:
+                recovering.check_goes_on(member, self.member)
                 then = {standing.FILE: stands.encoded()}
                 found = await asyncio.to_thread(self._store_own, plan.authority, subject, then)
             except Exception:
@@ -377,8 +380,7 @@ class Cluster:
             raise
         self.member, self._waking.outside = member, None
         now = stands._replace(port=self.port, machine=here, took_part=stands.took_part or has_log)
-        if now != stands and not member.peers.has_moved:
-            standing.save(self._folder, now)
+        if now != stands and not member.peers.has_moved and standing.is_saved(self._folder, now):
             member.took_part = now.took_part
         member.seek()
         member.announcing.begin(self._host)

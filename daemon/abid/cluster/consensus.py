@@ -51,8 +51,9 @@ LOG_ENTRIES_KEPT: Final = 500
 """For followers that are only a little behind: they need no snapshot."""
 
 SILENT_AFTER_S: Final = 2.0
-LOOKS: Final = 4  # at a write, in that time
 """For one write. A busy disk takes a fraction of it; four elections could be held meanwhile."""
+LOOKS: Final = 4
+"""At a write, in that time."""
 HEARD: Final = frozenset(Kind) - {Kind.PROPOSE, Kind.READ, Kind.READ_ANSWER, Kind.TIMEOUT_NOW}
 """What members say to each other by Raft. What is proposed or read comes as a request (``asking``), which is checked,
 and leadership is not handed over."""

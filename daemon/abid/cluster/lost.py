@@ -37,11 +37,11 @@ def look(member: Member) -> None:
     """Something has changed: has this host heard what its cluster agreed on? Then a log that is empty is lost."""
     if member.took_part or member.number not in member.consensus.facts.members:
         return
+    member.took_part = True  # also if it cannot be noted: a disk that fails slowly is not to be tried at each change
     try:
         standing.note_part(member.folder)
-        member.took_part = True
-    except (AbiError, OSError) as error:  # the next change, or the next start, notes it
-        log.warning("it is not noted yet that this host takes part: %s", error)
+    except (AbiError, OSError) as error:
+        log.warning("the next start notes that this host takes part: %s", error)
 
 
 def lose(member: Member, path: Path) -> None:

@@ -84,7 +84,7 @@ class Member:
     lost: Outside | None = None
     """Why this member takes no part, if its log is gone."""
     took_part = True
-    """Whether its standing says so."""
+    """Whether its standing says so, or is to say so from the next start on."""
 
     def __init__(
         self,

@@ -40,6 +40,14 @@ class Plan(NamedTuple):
     """What the host knows, and whom it goes on without."""
 
 
+def check_goes_on(member: Member, now: Member | None) -> None:
+    """The member that is to recover may have heard meanwhile that it was removed. Raises NotRecovered."""
+    if now is not member:
+        raise NotRecovered(
+            "meanwhile the cluster has answered", code="quorum", hint="`abi network status` says what this host is now"
+        )
+
+
 async def plan(member: Member, folder: Path, *, sure: bool) -> Plan:
     """Raises NotRecovered while a majority answers, where the authority's key or what was agreed on is not, and when
     nobody is ``sure``; CertificateError, CredentialsDamaged and OSError for what this host has of the authority."""

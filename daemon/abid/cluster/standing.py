@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +16,8 @@ from abid.cluster.credentials import damaged, write_private
 from abid.core.raft.interface import Output
 from abid.core.raft.messages import Snapshot
 from abid.raft_store import RaftStore
+
+log = logging.getLogger(__name__)
 
 FILE: Final = "standing.json"
 ROOM_S: Final = 10.0
@@ -70,6 +73,16 @@ def settle(folder: Path, machine: str) -> None:
 def note_part(folder: Path) -> None:
     """This host takes part. Raises CredentialsDamaged and OSError."""
     save(folder, load(folder)._replace(took_part=True))
+
+
+def is_saved(folder: Path, standing: Standing) -> bool:
+    """What is news of a member that runs; where the disk does not take it, the next start brings it again."""
+    try:
+        save(folder, standing)
+    except OSError as error:
+        log.warning("it is not noted yet where this host stands: %s", error)
+        return False
+    return True
 
 
 def is_of_member(folder: Path) -> bool:
