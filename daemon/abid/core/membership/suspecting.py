@@ -7,9 +7,9 @@ first hand. Before its end it is looked for once more. A suspicion by hearsay ne
 the paper: those who were asked confirm sooner.
 
 Who is perhaps cut off itself holds the rest for dead when their time is over, as anybody does, but tells others only
-that it suspects them: who reaches fewer than two in three of the others, and whom half of those it asked did not answer.
-The one shows when much is missed already, the other before that. The papers do not ask; when a partition healed, its
-smaller side would call the greater one dead.
+that it suspects them: who reaches fewer than two in three of the others, and whom half of those it asked did not
+answer. The one shows when much is missed already, the other before that. The papers do not ask; when a partition
+healed, its smaller side would call the greater one dead.
 """
 
 from __future__ import annotations
