@@ -129,4 +129,4 @@ def test_a_host_that_is_killed_while_it_joins_comes_in_by_the_same_token(hosts: 
     assert refused(thief, "abi", "cluster", "join", ABI_JOIN_TOKEN=token)["code"] == "wrong_token", "it had one use"
     told = await_status(one, lambda told: all(each["connected"] for each in told["nodes"]), "both are there")
     assert len(told["nodes"]) == 2
-    assert not (new.state_dir / "cluster" / "next.key").exists()
+    assert not (new.state_dir / "cluster" / "join.key").exists()

@@ -29,6 +29,7 @@ from abid.cluster.peer import Peer
 from abid.cluster.peers import PROBE_S
 from abid.cluster.refusal import Code, PeerRefused, refused
 from abid.cluster.requests import BUSY, Body, PeerSaidNo
+from abid.cluster.strangers import STRANGERS_MAX
 from abid.cluster.token import digest
 from abid.core.cluster import commands
 from abid.core.cluster.commands import AnyCommand
@@ -44,6 +45,9 @@ JOIN, RENEW, RENEW_OWN = "join", "renew", "renew-own"
 LEADER_S: Final = 25.0
 """For whoever leads to be found and to answer a stranger: less than that is given time for (``door.ANSWER_S``), so that
 it hears why, and less than it waits itself, so that it can ask another member."""
+ADMISSIONS_MAX: Final = STRANGERS_MAX
+"""Under way at once. Each looks for a leader all that time, also when whoever asked has gone and has left its place to
+the next."""
 
 
 class Denied(AbiError):
@@ -57,11 +61,22 @@ class Admission:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._under_way = 0
 
     # A stranger asks.
 
     async def on_stranger(self, stranger: Stranger, message: Join | Renew) -> None:
         """Answer it, or say why not."""
+        if self._under_way >= ADMISSIONS_MAX:
+            stranger.refuse(refused(Code.BUSY, f"{ADMISSIONS_MAX} hosts wait for an answer of the cluster"))
+            return
+        self._under_way += 1
+        try:
+            await self._answer(stranger, message)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, stranger: Stranger, message: Join | Renew) -> None:
         try:
             if isinstance(message, Join):
                 admitted = await self._ask(JOIN, message, lambda: self.admit(message), Admitted)
@@ -132,6 +147,8 @@ class Admission:
             commands.AdmitOnce, token=message.token, digest=digest(message.secret), node=message.node,
             name=message.name, addresses=message.addresses, ticket=ticket,
         )  # fmt: skip
+        if result.value in member.consensus.configuration.all_voters:  # it had its answer once, and has lost its log
+            result = await self._command(commands.Readmit, number=result.value)
         assert isinstance(result.value, int)
         facts = member.consensus.facts
         certificate = authority.sign(message.request, self._subject(message.node), time.time())

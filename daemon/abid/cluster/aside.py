@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from abi.errors import AbiError
-from abid.cluster.credentials import AUTHORITY_KEY, NEXT_KEY, SECRET, write_private
+from abid.cluster.credentials import AUTHORITY_KEY, JOIN_KEY, NEXT_KEY, SECRET, write_private
 from abid.cluster.refusal import Code
 from abid.cluster.waking import Outside
 from abid.state import FILE as IDENTITY
@@ -45,7 +45,7 @@ def stand(folder: Path, error: AbiError) -> Aside:
     aside = Aside(error.code, error.message, int(time.time() * 1000))
     write_private(folder / FILE, json.dumps(aside._asdict()).encode())
     if aside.code == Code.REVOKED:
-        for name in (AUTHORITY_KEY, NEXT_KEY, SECRET):
+        for name in (AUTHORITY_KEY, NEXT_KEY, JOIN_KEY, SECRET):
             (folder / name).unlink(missing_ok=True)
     return aside
 

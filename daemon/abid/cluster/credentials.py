@@ -3,7 +3,8 @@
     ca.pem     the authority's certificate: the only one that we believe
     ca.key     the authority's key, where this host votes
     node.pem   this host's certificate and its key, in one file, so that one rename changes both
-    next.key   the key of a request that is under way: an answer that was lost is asked for again with it
+    next.key   the key of a renewal that is under way: an answer that was lost is asked for again with it
+    join.key   the same of a join, after a line that says by which token (``knocking``)
     secret     the cluster's, from which the beacons' key is derived
 
 A file is there whole, old or new, at every moment. ``node.pem`` begins with a line that says when the certificate ends
@@ -43,6 +44,7 @@ AUTHORITY: Final = "ca.pem"
 AUTHORITY_KEY: Final = "ca.key"
 MEMBER: Final = "node.pem"
 NEXT_KEY: Final = "next.key"
+JOIN_KEY: Final = "join.key"
 SECRET: Final = "secret"
 NOTHING: Final[Mapping[str, bytes]] = {}
 
@@ -145,8 +147,9 @@ def store_member(
         MEMBER: f"{json.dumps(words)}\n{to_pem(certificate)}".encode() + key_pem,
     }
     _write_together({folder / name: data for name, data in {**files, **then}.items()})
-    with contextlib.suppress(FileNotFoundError):
-        (folder / NEXT_KEY).unlink()
+    for name in (NEXT_KEY, JOIN_KEY):
+        (folder / name).unlink(missing_ok=True)
+    _sync(folder)
     return Credentials(folder, subject, *times, secret)
 
 
@@ -209,7 +212,7 @@ def load_authority(folder: Path) -> Authority | None:
 
 def forget(folder: Path) -> None:
     """This host has left its cluster. What makes it a member goes first. Raises OSError."""
-    for name in (MEMBER, AUTHORITY_KEY, NEXT_KEY, SECRET, AUTHORITY):
+    for name in (MEMBER, AUTHORITY_KEY, NEXT_KEY, JOIN_KEY, SECRET, AUTHORITY):
         (folder / name).unlink(missing_ok=True)
 
 

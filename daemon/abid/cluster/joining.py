@@ -151,16 +151,16 @@ async def ask(
     what the other side refused with; Timeout if that was reached and did not answer."""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(timeout_s):
-            await Race(loop, context, question).run(places)
-    except TimeoutError:
-        question.give_up()
-        raise unreachable(places, timeout_s) from None
-    try:
-        async with asyncio.timeout(answer_s):
-            return await question.answer
-    except TimeoutError:
-        raise Timeout(f"a member was reached and did not answer within {answer_s:g} s") from None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await Race(loop, context, question).run(places)
+        except TimeoutError:
+            raise unreachable(places, timeout_s) from None
+        try:
+            async with asyncio.timeout(answer_s):
+                return await question.answer
+        except TimeoutError:
+            raise Timeout(f"a member was reached and did not answer within {answer_s:.3g} s") from None
     finally:
         question.give_up()
 
@@ -191,15 +191,18 @@ async def join(
     addresses: Sequence[str],
     timeout_s: float,
     answer_s: float = ANSWER_S,
+    asked: list[str] | None = None,
 ) -> tuple[bytes, Admitted]:
     """The authority's certificate (DER) and what the cluster gave us. ``request``: for our certificate (DER), by the
     same key when it is asked again.
 
     Each address of the token is tried until a member of the cluster has decided; ``timeout_s`` is for each dial,
-    ``answer_s`` for an answer. Raises PeerRefused (``wrong_ca``, or what the member refused with: the token's faults),
-    NodeUnreachable, and Timeout for a member that did not answer in all that time.
+    ``answer_s`` for all of it, but that dials take what they take. ``asked``: where the token was said is added to it.
+    Raises PeerRefused (``wrong_ca``, or what the member refused with: the token's faults), NodeUnreachable, and Timeout
+    for a member that did not answer in all that time.
     """
     loop = asyncio.get_running_loop()
+    ends = loop.time() + answer_s
     message = Join(
         PEER_PROTOCOL, token.cluster, token.identity, token.secret, node, started, __version__, name, request,
         tuple(addresses[:ADDRESSES_MAX]),
@@ -212,10 +215,15 @@ async def join(
         except (AbiError, ssl.SSLError) as error:
             failures[place] = error if isinstance(error, AbiError) else refused(Code.WRONG_CA, str(error))
             continue
+        left_s = ends - loop.time()
+        if left_s <= 0:  # an answer that nobody waits for is not asked for
+            raise Timeout(f"the member at {place} was reached when no time was left for its answer")
         question = Question(loop, token.cluster, PeerKind.JOIN, message, PeerKind.ADMITTED)
         try:
-            return authority, await ask([place], timeout_s, context, question, answer_s)
+            return authority, await ask([place], timeout_s, context, question, left_s)
         except AbiError as error:
+            if question.was_asked and asked is not None:
+                asked.append(place)
             if question.was_asked and not may_pass(error):
                 raise  # a member has decided
             failures[place] = error

@@ -28,11 +28,14 @@ from abi.wire.join_token import JoinToken
 from abi.wire.peers import Admitted
 from abid.cluster import joining
 from abid.cluster.certificates import CertificateError, new_key_and_request, request_for
-from abid.cluster.credentials import NEXT_KEY, write_private
+from abid.cluster.credentials import JOIN_KEY, write_private
 from abid.cluster.dialling import AllRefuse, NobodyAnswers
+from abid.cluster.refusal import Code, Said
 
 AGAIN: Final = Backoff(base_ms=200, cap_ms=1_000)
 """Between two rounds: an election takes less than a second, and each costs a member two handshakes."""
+NEVER: Final = frozenset({Code.WRONG_TOKEN, Code.EXPIRED_TOKEN, Code.FULL, Code.REVOKED})
+"""What a member says of a host that the cluster has not let in."""
 HINT: Final = (
     "more than half of the cluster's voters have to be up: `abi network status` on a member says who is; then "
     "`abi cluster join` again, with the same token"
@@ -66,16 +69,19 @@ class NotLetIn(AbiError):
 
 
 async def knock(folder: Path, token: JoinToken, host: Newcomer, timeout_s: float, limit_s: float) -> LetIn:
-    """Until a member has let us in; ``timeout_s`` is for each dial, ``limit_s`` for all of it, but that each address is
-    dialled once in any case. Raises NotLetIn when that is over, OSError, and what ``joining.join`` does."""
-    path = folder / NEXT_KEY
+    """Until a member has let us in; ``timeout_s`` is for each dial, ``limit_s`` for all of it, but that the addresses
+    are dialled once in any case, until one is reached. Raises NotLetIn when that is over, OSError, and what
+    ``joining.join`` does."""
+    path, asked = folder / JOIN_KEY, list[str]()
     key, request, is_new = await asyncio.to_thread(_request, path, token, host.node)
     try:
-        authority, admitted = await _until_let_in(token, host, request, timeout_s, limit_s)
+        authority, admitted = await _until_let_in(token, host, request, timeout_s, limit_s, asked)
     except NotLetIn:
         raise
-    except AbiError:
-        if is_new:  # nobody has let it in, and nobody will
+    except AbiError as error:
+        # Who was asked before and did not decide may have had it let in all the same.
+        is_never = not asked or (len(asked) == 1 and isinstance(error, Said) and error.code in NEVER)
+        if is_new and is_never:  # nobody has let it in, and nobody will
             with contextlib.suppress(OSError):
                 path.unlink()
         raise
@@ -83,12 +89,12 @@ async def knock(folder: Path, token: JoinToken, host: Newcomer, timeout_s: float
 
 
 async def _until_let_in(
-    token: JoinToken, host: Newcomer, request: bytes, timeout_s: float, limit_s: float
+    token: JoinToken, host: Newcomer, request: bytes, timeout_s: float, limit_s: float, asked: list[str]
 ) -> tuple[bytes, Admitted]:
     loop, lots, retry = asyncio.get_running_loop(), random.SystemRandom(), 0
     ends = loop.time() + limit_s
     try:
-        return await joining.join(token, *host[:3], request, host.addresses, timeout_s, limit_s)
+        return await joining.join(token, *host[:3], request, host.addresses, timeout_s, limit_s, asked)
     except AbiError as error:
         if not _may_pass(error):
             raise
@@ -99,7 +105,7 @@ async def _until_let_in(
                 await asyncio.sleep(AGAIN.wait_ns(retry, lots.random()) / 1e9)
                 retry += 1
                 try:
-                    return await joining.join(token, *host[:3], request, host.addresses, timeout_s, limit_s)
+                    return await joining.join(token, *host[:3], request, host.addresses, timeout_s, limit_s, asked)
                 except (NobodyAnswers, AllRefuse) as error:  # they may be on their way to be there again
                     why = error
     except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from abi.errors import AbiError
 from abi.wire.peers import PEER_PROTOCOL, Admitted, Join
 from abid.cluster import credentials
-from abid.cluster.admission import Admission
+from abid.cluster.admission import ADMISSIONS_MAX, Admission
 from abid.cluster.asking import Question
 from abid.cluster.certificates import CertificateError
 from abid.cluster.door import Stranger
@@ -41,6 +42,7 @@ class Leader:
         self.facts = Facts(CLUSTER, 1, 2, {1: Known(1, A, "a", (), 0)}, tokens={"t": token})
         self.peers = SimpleNamespace(connected={})
         self.elsewhere = SimpleNamespace()
+        self.configuration = SimpleNamespace(all_voters=frozenset({1}))
         self.consensus = self.asking = self
         self.asked: list[type] = []
 
@@ -129,5 +131,45 @@ def test_a_member_that_another_voter_speaks_with_does_not_join_again(tmp_path: P
         else:
             await leader.admission().admit(join(request))
         assert (asked, leader.asked) == ([NEW], [] if is_alive else [commands.AdmitOnce])
+
+    run(story())
+
+
+def test_those_that_ask_are_few_at_once_also_when_they_have_gone(tmp_path: Path) -> None:
+    async def story() -> None:
+        leader = Leader(Ca(tmp_path))
+        admission, leads, under_way = leader.admission(), asyncio.Event(), []
+        _, request = credentials.next_request(tmp_path, leader.credentials.subject)
+
+        async def ask(question: Question[Any], limit_s: float) -> Any:
+            under_way.append(question)
+            await leads.wait()
+            return await question.here()
+
+        leader.ask = ask  # type: ignore[method-assign]
+        askers = [Asker() for _ in range(ADMISSIONS_MAX + 1)]
+        asked = [asyncio.ensure_future(admission.on_stranger(cast(Stranger, one), join(request))) for one in askers]
+        await asked[-1]
+        assert [told.code for told in askers[-1].told] == [Code.BUSY]
+        assert len(under_way) == ADMISSIONS_MAX
+        asked[0].cancel()
+        leads.set()
+        await asyncio.wait(asked)
+        again = [Asker() for _ in range(ADMISSIONS_MAX)]
+        await asyncio.gather(*(admission.on_stranger(cast(Stranger, one), join(b"")) for one in again))
+        assert Code.BUSY not in {told.code for one in again for told in one.told}
+
+    run(story())
+
+
+def test_a_voter_that_asks_again_has_lost_its_log_and_gets_another_number(tmp_path: Path) -> None:
+    async def story() -> None:
+        leader = Leader(Ca(tmp_path))
+        leader.elsewhere = SimpleNamespace(is_alive=lambda node: asyncio.sleep(0, False))
+        _, request = credentials.next_request(tmp_path, leader.credentials.subject)
+        assert (await leader.admission().admit(join(request))).number == 2
+        leader.configuration.all_voters = frozenset({1, 2})
+        assert (await leader.admission().admit(join(request))).number == 3
+        assert leader.asked == [commands.AdmitOnce, commands.AdmitOnce, commands.Readmit]
 
     run(story())

@@ -13,9 +13,9 @@ import pytest
 from abi import exits
 from abi.errors import AbiError, NodeUnreachable
 from abi.wire.join_token import JoinToken
-from abi.wire.peers import Admitted, Join, PeerKind, Renew
+from abi.wire.peers import Admitted, AskAuthority, Join, PeerKind, Renew
+from abid.cluster import aside, joining, knocking, tls, token
 from abid.cluster import credentials as stored
-from abid.cluster import knocking, token
 from abid.cluster.certificates import Subject, fingerprint, key_digest, key_of_request
 from abid.cluster.door import Stranger
 from abid.cluster.knocking import LetIn, Newcomer, NotLetIn, knock
@@ -66,6 +66,10 @@ def wrong(stranger: Stranger, message: Join) -> None:
     stranger.refuse(AbiError("used up", code="wrong_token"))
 
 
+def refuses(code: str) -> Answer:
+    return lambda stranger, message: stranger.refuse(AbiError("no", code=code))
+
+
 def silent(stranger: Stranger, message: Join) -> None: ...
 
 
@@ -87,7 +91,7 @@ def test_who_is_lost_or_knows_of_no_leader_is_asked_again_and_so_is_the_next(
             assert let_in.admitted.number == 2
             assert (len(members.keys), len(set(members.keys))) == (4, 1)
             stored.store_member(tmp_path / "new", let_in.authority, let_in.admitted.certificate, let_in.key, ca.secret)
-            assert not (tmp_path / "new" / stored.NEXT_KEY).exists()
+            assert not (tmp_path / "new" / stored.JOIN_KEY).exists()
 
     run(story())
 
@@ -107,7 +111,7 @@ def test_a_host_that_is_killed_while_it_joins_asks_again_by_the_same_key(tmp_pat
                 await a.until(lambda asked=asked: len(members.keys) > asked)  # type: ignore[misc]
                 dies.cancel()
                 await asyncio.wait([dies])
-            assert (folder / stored.NEXT_KEY).stat().st_mode & 0o777 == 0o600
+            assert (folder / stored.JOIN_KEY).stat().st_mode & 0o777 == 0o600
             first, second, third, fourth = members.keys
             assert first == second
             assert len({first, third, fourth}) == 3
@@ -123,7 +127,7 @@ def test_a_key_that_cannot_be_read_is_no_reason_to_stay_outside(tmp_path: Path) 
             members.answers = [silent]
             with pytest.raises(NotLetIn):
                 await knocks(tmp_path, members.token, limit_s=0.2)
-            file = tmp_path / stored.NEXT_KEY
+            file = tmp_path / stored.JOIN_KEY
             file.write_bytes(file.read_bytes()[:-100])
             assert (await knocks(tmp_path, members.token)).admitted.number == 2
 
@@ -153,7 +157,7 @@ def test_time_that_is_over_is_told_with_what_was_met_and_what_to_do(
             assert words in caught.value.message
             assert (caught.value.code, exits.of_error(caught.value)) == ("unavailable", exits.UNREACHABLE)
             assert "with the same token" in caught.value.hint
-            assert (tmp_path / "new" / stored.NEXT_KEY).exists(), "it may be a member: the next one asks by this key"
+            assert (tmp_path / "new" / stored.JOIN_KEY).exists(), "it may be a member: the next one asks by this key"
 
     run(story())
 
@@ -165,7 +169,7 @@ def test_what_is_decided_is_told_at_once_and_leaves_no_key(tmp_path: Path) -> No
         ca = Ca(tmp_path)
         async with hosts(ca.member(A)) as (a,):
             members, folder = Members(ca, a), tmp_path / "new"
-            members.answers = [cut, wrong]
+            members.answers = [wrong]
             with pytest.raises(PeerRefused, match="used up") as caught:
                 await knocks(folder, members.token)
             assert caught.value.code == "wrong_token"
@@ -179,6 +183,102 @@ def test_what_is_decided_is_told_at_once_and_leaves_no_key(tmp_path: Path) -> No
                 await knocks(folder, members.token._replace(addresses=(f"{LOCALHOST}:1",)))
             await knocks(folder, members.token)
             assert members.keys[-1] == members.keys[-2]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        *[([refuses(code)], False) for code in (Code.WRONG_TOKEN, Code.EXPIRED_TOKEN, Code.FULL, Code.REVOKED)],
+        *[([refuses(code)], True) for code in (Code.COPY, Code.INTERNAL, Code.DENIED, Code.PROTOCOL, "newer")],
+        *[([before, wrong], True) for before in (cut, close, nobody_leads)],
+    ],
+)
+def test_the_key_goes_only_where_nobody_can_have_let_us_in(tmp_path: Path, answers: list[Answer], kept: bool) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        async with hosts(ca.member(A)) as (a,):
+            members = Members(ca, a)
+            members.answers = list(answers)
+            with pytest.raises(PeerRefused):
+                await knocks(tmp_path / "new", members.token)
+            assert len(members.keys) == len(answers)
+            assert (tmp_path / "new" / stored.JOIN_KEY).exists() is kept
+
+    run(story())
+
+
+def test_a_key_that_a_join_left_is_nothing_to_a_renewal_and_goes_with_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        ca = Ca(tmp_path)
+        own = ca.member(NEW)
+        async with hosts(ca.member(A)) as (a,):
+            members = Members(ca, a)
+            members.answers = [silent] * 3
+            with pytest.raises(NotLetIn):
+                await knocks(own.folder, members.token, limit_s=0.2)
+            key, request = stored.next_request(own.folder, own.subject)
+            certificate = ca.authority.sign(request, own.subject, time.time())
+            stored.store_member(own.folder, ca.authority.certificate, certificate, key, ca.secret)
+            assert stored.member_pair(own.folder) == (certificate, key)
+            assert not (own.folder / stored.JOIN_KEY).exists()
+            for end in (lambda: stored.forget(own.folder), lambda: aside.stand(own.folder, refused(Code.REVOKED, ""))):
+                with pytest.raises(NotLetIn):
+                    await knocks(own.folder, members.token, limit_s=0.2)
+                assert (own.folder / stored.JOIN_KEY).exists()
+                end()
+                assert not (own.folder / stored.JOIN_KEY).exists()
+
+    run(story())
+
+
+def test_all_members_together_have_the_time_of_one_request(tmp_path: Path) -> None:
+    """Each of two knows of no leader after a while; the second one's time is what the first has left."""
+
+    async def story() -> None:
+        ca, loop = Ca(tmp_path), asyncio.get_running_loop()
+
+        def after_a_while(stranger: Stranger, message: Join) -> None:
+            loop.call_later(0.4, nobody_leads, stranger, message)
+
+        async with hosts(ca.member(A), ca.member(B)) as both:
+            members = Members(ca, *both)
+            members.answers = [after_a_while] * 2
+            with pytest.raises(NotLetIn, match=r"did not answer within|when no time was left"):
+                await knocks(tmp_path / "new", members.token, limit_s=0.6)
+
+    run(story())
+
+
+def test_a_link_that_is_won_when_nobody_waits_any_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Won:
+        is_closed = False
+
+        def send(self, kind: object, message: object) -> None: ...
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    class Race:
+        def __init__(self, loop: object, context: object, question: joining.Question) -> None:
+            self.question = question
+
+        async def run(self, places: object) -> None:
+            self.question.on_secured(cast("Link", link))
+            await asyncio.Event().wait()
+
+    link = Won()
+    monkeypatch.setattr(joining, "Race", Race)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        question = joining.Question(loop, None, PeerKind.ASK_AUTHORITY, AskAuthority(), PeerKind.AUTHORITY)
+        asks = asyncio.ensure_future(joining.ask([], WAIT_S, tls.unverified(), question))
+        await asyncio.sleep(0)
+        asks.cancel()
+        await asyncio.wait([asks])
+        assert link.is_closed
 
     run(story())
 
