@@ -18,7 +18,7 @@ from abi import config
 from abi.errors import ConfigError
 from abid import web
 from abid.web import Page, Request, Web, understand
-from tests.daemon.cluster_discovery.members import free_tcp_port
+from tests.ports import free_tcp_port
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LISTENS = "0A"

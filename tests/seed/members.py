@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,23 +17,6 @@ from tests.system.harness import Daemon, eventually, state_of
 
 LOOPBACK = '[network]\nbind = "127.0.0.1"\n'
 QUIET = "discovery_enabled = false\n"
-
-
-PORTS_EACH = 16
-"""Of a process, which needs no more at a time."""
-_ports = itertools.cycle(range(PORTS_EACH))
-
-
-def free_port() -> int:
-    """It is bound later. So it is none that the kernel gives to whoever asks for any (from 32768 on), nor one that
-    another process of these tests takes."""
-    for _ in range(PORTS_EACH):
-        port = 20_000 + (os.getpid() * PORTS_EACH + next(_ports)) % 12_000
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise OSError(f"all {PORTS_EACH} ports of this process are taken")
 
 
 def invented_token(*places: str) -> str:

@@ -12,7 +12,8 @@ from abi.breaker import FAILURE_THRESHOLD, RESET_TIMEOUT_NS
 from abi.errors import NodeUnreachable, Timeout
 from abid.web import SOCKET_NAME
 from tests.daemon import promlint
-from tests.seed.members import QUIET, Making, Member, elapsed, free_port, invented_token
+from tests.ports import free_tcp_port
+from tests.seed.members import QUIET, Making, Member, elapsed, invented_token
 from tests.system.harness import WAIT_S
 
 AT_ONCE_S = 20.0
@@ -67,7 +68,7 @@ def test_timeout_is_raised_where_a_node_takes_a_request_and_does_not_answer(pair
 
 def test_node_unreachable_is_raised_where_nobody_listens(making: Making) -> None:
     (newcomer,) = making.add()
-    place = f"127.0.0.1:{free_port()}"
+    place = f"127.0.0.1:{free_tcp_port()}"
     with pytest.raises(NodeUnreachable, match=f"{place}: Connection refused") as caught:
         newcomer.ask("cluster-join", token=invented_token(place))
     assert isinstance(caught.value, ConnectionError)

@@ -17,7 +17,8 @@ from abi.errors import AbiError, NodeUnreachable, Timeout
 from tests.hosts import kernel
 from tests.hosts.daemon import HostDaemon
 from tests.hosts.hosts import Hosts
-from tests.seed.members import QUIET, Making, Member, elapsed, free_port, invented_token, listening
+from tests.ports import free_tcp_port
+from tests.seed.members import QUIET, Making, Member, elapsed, invented_token, listening
 from tests.system.harness import WAIT_S, eventually
 
 OTHERS_S = 8.0
@@ -30,7 +31,7 @@ BEACONS = str(Path(__file__).with_name("beacons.py"))
 
 def test_port(making: Making) -> None:
     """Where peers connect, and nowhere else."""
-    port = free_port()
+    port = free_tcp_port()
     (member,) = making.add(options=f"port = {port}\n{QUIET}")
     assert listening(member.pid) == set()
     member.ask("cluster-init")

@@ -15,7 +15,8 @@ import pytest
 
 from abid.cluster import remembered
 from abid.cluster.finding import registered
-from tests.seed.members import Making, free_port
+from tests.ports import free_tcp_port
+from tests.seed.members import Making
 from tests.system.harness import eventually
 
 NOWHERE = "127.0.0.1:1"
@@ -26,7 +27,7 @@ class Apart:
     """``asker`` looks for ``there``, which listens at ``place``."""
 
     def __init__(self, making: Making) -> None:
-        self.ports = free_port(), free_port()
+        self.ports = free_tcp_port(), free_tcp_port()
         self.there, self.asker = (making.add(options=self.options(port))[0] for port in self.ports)
         self.place = f"127.0.0.1:{self.ports[0]}"
         self.there.ask("cluster-init")
@@ -116,7 +117,7 @@ def test_register_dials_a_host_and_what_it_added_is_there_after_a_restart(apart:
 
 
 def test_a_host_registered_before_it_joins_anything_is_remembered_too(making: Making, apart: Apart) -> None:
-    (newcomer,) = making.add(options=apart.options(free_port()))
+    (newcomer,) = making.add(options=apart.options(free_tcp_port()))
     told = newcomer.ask("network-register", host=apart.place)
     assert (told["registered"], told["joined"]) == ([apart.place], False)
     token = apart.there.ask("cluster-token")["token"]  # it names only where nobody is

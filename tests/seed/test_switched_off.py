@@ -10,7 +10,8 @@ import pytest
 
 from abi.errors import NetworkDisabled
 from abi.network import NodeRegistry
-from tests.seed.members import Making, Member, free_port, listening
+from tests.ports import free_tcp_port
+from tests.seed.members import Making, Member, listening
 
 TOKEN = "x"
 OPERATIONS: list[tuple[str, dict[str, Any]]] = [
@@ -31,7 +32,7 @@ OPERATIONS: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module", params=["variable", "file"])
 def off(request: pytest.FixtureRequest) -> Iterator[Member]:
     """Once by `ABI_NETWORK_ENABLED`, once by the configuration's file."""
-    options, environment = f"port = {free_port()}\n", {}
+    options, environment = f"port = {free_tcp_port()}\n", {}
     if request.param == "variable":
         environment["ABI_NETWORK_ENABLED"] = "false"
     else:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.ports import free_tcp_port
 from tests.system.clusters import status
 from tests.system.harness import Daemon
 
 QUIET = {"ABI_NETWORK_BIND": "127.0.0.1", "ABI_NETWORK_DISCOVERY_ENABLED": "false"}
-_numbers = itertools.count(8 * os.getpid())
 _POWER_FAILS = """
 import os
 replace = os.replace
@@ -53,13 +51,6 @@ def taken(port: int) -> Iterator[int]:
         yield int(sock.getsockname()[1])
 
 
-def free_port() -> int:
-    """Below those that the kernel gives to whoever asks for any one: it may give such a one away again at once."""
-    while True:
-        with suppress(OSError), taken(20_000 + next(_numbers) % 12_000) as port:
-            return port
-
-
 def restart(host: Daemon, **environment: str) -> None:
     if host.process.poll() is None:
         host.kill(signal.SIGTERM)
@@ -69,7 +60,7 @@ def restart(host: Daemon, **environment: str) -> None:
 
 
 def test_a_founding_that_fails_leaves_nothing_and_can_be_done_again() -> None:
-    port = free_port()
+    port = free_tcp_port()
     with running(ABI_NETWORK_PORT=str(port)) as host:
         with taken(port):
             done = host.run("abi", "cluster", "init", "--json")
@@ -100,7 +91,7 @@ def test_a_port_that_is_set_after_the_founding_counts() -> None:
         first = host.json("abi", "cluster", "init")["port"]
         restart(host)
         assert status(host)["port"] == first, "others know it"
-        chosen = free_port()
+        chosen = free_tcp_port()
         restart(host, ABI_NETWORK_PORT=str(chosen))
         told = status(host)
         assert (told["port"], told["nodes"][0]["address"]) == (chosen, f"127.0.0.1:{chosen}")

@@ -16,7 +16,8 @@ import pytest
 from abi import exits
 from abi.errors import AbiError
 from abid.cluster import remembered
-from tests.seed.members import QUIET, Making, Member, free_port, invented_token
+from tests.ports import free_tcp_port
+from tests.seed.members import QUIET, Making, Member, invented_token
 from tests.system.harness import BIN, WAIT_S, eventually
 
 
@@ -64,7 +65,7 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_dialled(
 
 
 def test_a_place_without_a_port_has_the_default_one(making: Making) -> None:
-    port = free_port()
+    port = free_tcp_port()
     (newcomer,) = making.add(options=f"port = {port}\n" + QUIET)
     error = error_of(newcomer, "cluster-join", token=invented_token("127.0.0.1:1"), addresses=["127.0.0.1"])
     assert f"127.0.0.1:{port}: " in error.message
@@ -169,7 +170,7 @@ def test_nobody_is_removed_by_somebody_who_is_not_sure(pair: list[Member]) -> No
 def test_what_came_of_the_first_dial_is_told(pair: list[Member]) -> None:
     one, two = pair
     place = two.sees(two)["address"]
-    port = free_port()
+    port = free_tcp_port()
     said = one.run("abi", "network", "register", "--host", place).stdout
     assert said == f"{place} is remembered, and answers as node {two.node}\n"
     said = one.run("abi", "network", "register", "--host", f"127.0.0.1:{port}").stdout
@@ -198,7 +199,7 @@ def test_a_member_of_another_cluster_is_told_to_be_one(pair: list[Member], makin
 
 
 def test_a_host_in_no_cluster_lists_and_takes_back_what_it_keeps(alone: Member) -> None:
-    place = f"127.0.0.1:{free_port()}"
+    place = f"127.0.0.1:{free_tcp_port()}"
     alone.ask("network-register", host=place)
     assert alone.ask("network-registered") == {"registered": [{"address": place, "node": None}]}
     assert alone.ask("network-unregister", host=place) == {"unregistered": [place]}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-import os
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -19,31 +15,8 @@ from typing import Any
 
 WAIT_S = 30
 """Bounds every wait; nothing is timed by it."""
-PORTS_EACH = 8
-"""Of a process, which needs no more at a time."""
 ROOT = Path(__file__).parents[3]
 _MEMBER = str(Path(__file__).with_name("member.py"))
-_ports = itertools.cycle(range(PORTS_EACH))
-
-
-def free_udp_port() -> int:
-    return _free_port(socket.SOCK_DGRAM)
-
-
-def free_tcp_port() -> int:
-    return _free_port(socket.SOCK_STREAM)
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    """It is bound later. So it is none that the kernel gives to whoever asks for any (from 32768 on), nor one that
-    another process of these tests takes."""
-    for _ in range(PORTS_EACH):
-        port = 20_000 + (os.getpid() * PORTS_EACH + next(_ports)) % 12_000
-        with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise OSError(f"all {PORTS_EACH} ports of this process are taken")
 
 
 class Running:

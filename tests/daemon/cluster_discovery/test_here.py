@@ -16,7 +16,8 @@ import pytest
 from abid.cluster import remembered
 from abid.cluster.beacon import Seals
 from abid.core.discovery import Beacon
-from tests.daemon.cluster_discovery.members import Running, free_tcp_port, free_udp_port, running
+from tests.daemon.cluster_discovery.members import Running, running
+from tests.ports import free_tcp_port, free_udp_port
 
 INTERVAL_MS = 500
 """Short, so that these tests are; the rules' own tests have the usual one."""
